@@ -1,0 +1,243 @@
+"""The sections of the configuration that both services read. Defaults are the paper's unless a comment says otherwise.
+
+`aplt.deploy.config.RunConfig` adds the cluster and the concrete method, and reads and checks the YAML file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from aplt.common.data.splits import LabeledRule, TestRule
+from aplt.common.schedule import Schedule
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class StoreConfig(Section):
+    """Where checkpoints, features, labels and evaluations go."""
+
+    url: str = "runs"
+    """A folder, file:///folder, memory://name or s3://bucket/prefix."""
+    options: dict[str, str] = {}
+    """Passed to obstore (endpoint, region, ...). Credentials belong in the environment, not here."""
+
+
+class AugmentConfig(Section):
+    """Weak view: crop and flip. Strong view: another crop and flip, RandAugment operations and Cutout."""
+
+    crop_scale: tuple[Share, Share] = (0.66, 1.0)
+    """Side of the random crop as a share of the clip's side, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the clips. Switch off when classes are left or right specific."""
+    num_ops: Annotated[int, Field(ge=0)] = 2
+    cutout: Share = 0.5
+    """Largest side of the Cutout square as a share of the clip's side."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentConfig:
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1]:
+            raise ValueError(f"crop_scale must be [smallest, largest], both above 0, got {list(self.crop_scale)}")
+        return self
+
+
+class DataConfig(Section):
+    """The clips, how they are split, and how they are decoded into the clip cache."""
+
+    root: Path
+    """The folder with the clips. Nothing is ever written into it."""
+    prepared: Path = Path("prepared")
+    """Where manifest, splits and clip cache are written."""
+    adapter: Literal["folder", "csv"] = "folder"
+    """folder: root/<class>/<clip>; csv: a table named by `labels`."""
+    labels: Path | None = None
+    group_regex: str | None = None
+    """Searched in the file stem; its first group names the subject, for splits without common subjects."""
+    test: TestRule = TestRule()
+    labeled: LabeledRule = LabeledRule()
+    split_seed: int = 0
+    num_frames: Positive = 8
+    """Segments per clip; one frame of each is shown to the network."""
+    frames_per_segment: Positive = 2
+    """Frames kept per segment; training picks one at random."""
+    clip_size: Positive = 256
+    """Side in pixels of the square clips in the cache."""
+    crop_size: Positive = 224
+    """Side in pixels of what the network sees."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How a clip that is not square fills the square."""
+    augment: AugmentConfig = AugmentConfig()
+    workers: Positive = 2
+    """Decoding processes."""
+    timeout_s: Seconds = 60.0
+    """A clip that takes longer to decode is quarantined."""
+    max_bad_share: Share = 0.05
+    """More undecodable clips than this share stop the preparation."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataConfig:
+        if self.crop_size > self.clip_size:
+            raise ValueError(f"crop_size ({self.crop_size}) must not exceed clip_size ({self.clip_size})")
+        if self.adapter == "csv" and self.labels is None:
+            raise ValueError("adapter csv needs `labels`: the path of the table")
+        return self
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    name: Literal["tsm_resnet18", "tsn_resnet18", "tiny_tsm"] = "tsm_resnet18"
+    init: str = "scratch"
+    """scratch, imagenet (a local torchvision weight file) or the path of a weight file."""
+    weights_dir: Path | None = None
+    """Where imagenet weight files lie; torch's hub cache if not given."""
+
+
+class MethodConfig(Section):
+    """What every method's own configuration has; see aplt.trainer.methods."""
+
+    uses_labels: ClassVar[bool] = False
+    """Whether it trains with label versions, that is, whether the schedule has offline phases."""
+
+    name: str
+
+
+class ScheduleConfig(Section):
+    """Epochs of the warm-up and of the alternating phases."""
+
+    warmup_epochs: Annotated[int, Field(ge=0)] = 15
+    epochs: Annotated[int, Field(ge=0)] = 40
+    phase_epochs: Positive = 10
+    lead_epochs: Literal[0, 1] = 1
+    """0: the trainer waits for labels at each boundary (the paper). 1: labels come from one epoch before it."""
+
+
+class FeaturesConfig(Section):
+    """The features that are clustered and that the prototypes classify."""
+
+    source: Literal["trainer", "bank", "labeler"] = "trainer"
+    """trainer: a pass over the training clips; bank: what the epoch computed anyway; labeler: from the checkpoint."""
+    normalize: Literal["l2", "none"] = "l2"
+    """l2 makes nearest centre and largest dot product agree; none is the paper's literal equation."""
+
+
+class TrainerConfig(Section):
+    """Optimisation (SGD, one cosine over all epochs) and the machine it runs on."""
+
+    batch_size: Positive = 16
+    mu: Positive = 1
+    """Unlabelled clips per labelled clip in a batch."""
+    lr: Annotated[float, Field(gt=0)] = 0.002
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    threads: Positive | None = None
+    """CPU threads; all cores if not given. Results are identical to the bit only for equal thread counts."""
+    wait_timeout_s: Seconds = 7200.0
+    """How long to wait for labels without a sign of progress from the labeler."""
+    keep_checkpoints: Literal["needed", "all"] = "needed"
+    """needed: the last two and those that labels were made from."""
+
+
+class LabelerConfig(Section):
+    """Clustering, thresholds, prototypes and evaluation."""
+
+    labeled_augmentation: bool = True
+    """Cluster strongly augmented copies of the labelled clips too."""
+    max_iterations: Positive = 100
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    sat_scale: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplies the self-adaptive thresholds."""
+    filtered_prototypes: bool = True
+    """Average only kept clips (the abstract and Figure 3); false: all assigned clips."""
+    evaluate_every: Annotated[int, Field(ge=0)] = 1
+    """Evaluate every n-th checkpoint; those that labels come from and the last always. 0: only those."""
+    batch_size: Positive = 32
+    device: str = "auto"
+    threads: Positive | None = None
+    wait_timeout_s: Seconds = 7200.0
+    """How long to wait for a checkpoint without a sign of progress from the trainer."""
+
+
+class BaseRunConfig(Section):
+    """A whole run, as the two services see it."""
+
+    run: str
+    seed: int = 0
+    store: StoreConfig = StoreConfig()
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    method: MethodConfig
+    schedule: ScheduleConfig = ScheduleConfig()
+    features: FeaturesConfig = FeaturesConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    labeler: LabelerConfig = LabelerConfig()
+
+    def plan(self) -> Schedule:
+        """The schedule of this run."""
+        return Schedule(**self.schedule.model_dump(), uses_labels=self.method.uses_labels)
+
+
+# What may differ when a run is resumed: where and how fast it runs, not what it computes.
+MAY_CHANGE = (
+    "cluster",
+    "store",
+    "data.root",
+    "data.prepared",
+    "data.labels",
+    "data.workers",
+    "data.timeout_s",
+    "data.max_bad_share",
+    "model.weights_dir",
+    "trainer.device",
+    "trainer.threads",
+    "trainer.wait_timeout_s",
+    "trainer.keep_checkpoints",
+    "labeler.device",
+    "labeler.threads",
+    "labeler.batch_size",
+    "labeler.evaluate_every",
+    "labeler.wait_timeout_s",
+)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as dotted paths."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings (as JSON, flattened) that decide what a run computes."""
+    return {
+        path: value
+        for path, value in flatten(config).items()
+        if not any(path == free or path.startswith(f"{free}.") for free in MAY_CHANGE)
+    }
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """Return the digest of `identity(config)`."""
+    text = json.dumps(identity(config), sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

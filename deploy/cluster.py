@@ -1,0 +1,154 @@
+"""The two services as Ray actors: named, detached, restarted when their process dies. The only file that knows Ray.
+
+An actor starts its service by itself when it is created, so a restart by Ray goes on without anybody asking for it.
+When the service is over, however it ended, the actor takes itself away for good.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from aplt.common.errors import ApltError, RunError
+from aplt.common.service import Role
+from aplt.deploy.config import RunConfig
+
+MAX_RESTARTS = 100
+"""A service that dies more often than this is not helped by starting it again."""
+
+
+class ServiceActor:
+    """Runs one service in a thread of an actor process."""
+
+    def __init__(self, role: Role, config_json: str) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._thread = threading.Thread(target=self._run, args=(role, config_json), name=role)
+        self._thread.start()
+
+    def pid(self) -> int:
+        """Return the process id: answers as soon as the actor is up."""
+        return os.getpid()
+
+    def _run(self, role: Role, config_json: str) -> None:
+        from aplt.deploy.services import run_service  # torch takes seconds to import; the actor answers before that
+
+        try:
+            run_service(role, RunConfig.model_validate_json(config_json))
+        except ApltError as error:
+            logging.getLogger(__name__).error("%s", error)  # noqa: TRY400 - the message is all there is to say
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            # Anything but a crash of the process is final: Ray must not start the service again.
+            ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+def namespace_of(config: RunConfig) -> str:
+    """Return the Ray namespace of a run: runs of one name in two stores do not meet."""
+    digest = hashlib.sha256(config.store.url.encode()).hexdigest()[:8]
+    return f"aplt-{config.run}-{digest}"
+
+
+def start_services(config: RunConfig, roles: tuple[Role, ...]) -> dict[Role, int]:
+    """Start the services as actors of the connected cluster; returns their process ids.
+
+    Raises:
+        RunError: the cluster has not the resources, or an actor of that name is still there.
+    """
+    remote: Any = ray.remote(ServiceActor)
+    actors = {}
+    for role in roles:
+        resources = getattr(config.cluster, role)
+        try:
+            actors[role] = remote.options(
+                name=role,
+                namespace=namespace_of(config),
+                lifetime="detached",
+                max_restarts=MAX_RESTARTS,
+                num_cpus=resources.cpus,
+                num_gpus=resources.gpus,
+            ).remote(role, config.model_dump_json())
+        except ValueError as error:
+            raise RunError(
+                f"the {role} of run {config.run} is still on the cluster ({error}); `aplt stop {role}` first"
+            ) from None
+    pids: dict[Role, int] = {}
+    for role, actor in actors.items():
+        ready, _ = ray.wait([actor.pid.remote()], timeout=120)
+        if not ready:
+            wanted = getattr(config.cluster, role)
+            for started in actors.values():
+                ray.kill(started, no_restart=True)
+            raise RunError(
+                f"the cluster did not start the {role} within 120 s: it asks for {wanted.cpus:g} CPUs and "
+                f"{wanted.gpus:g} GPUs, free are {ray.available_resources()}. Lower cluster.{role} or free resources"
+            )
+        pids[role] = ray.get(ready[0])
+    return pids
+
+
+def kill_service(config: RunConfig, role: Role) -> bool:
+    """End the actor of a service that does not end by itself; returns whether there was one."""
+    try:
+        actor = ray.get_actor(role, namespace=namespace_of(config))
+    except ValueError:
+        return False
+    ray.kill(actor, no_restart=True)
+    return True
+
+
+def present_services(config: RunConfig, roles: tuple[Role, ...]) -> list[Role]:
+    """Return the services whose actor is on the cluster, restarting ones included."""
+    present = []
+    for role in roles:
+        try:
+            ray.get_actor(role, namespace=namespace_of(config))
+        except ValueError:
+            continue
+        present.append(role)
+    return present
+
+
+@contextmanager
+def connected(address: str) -> Iterator[str]:
+    """Connect to the cluster at `address` (`local` starts one that ends with the block); yields its address.
+
+    Raises:
+        RunError: nothing answers there.
+    """
+    # Ray starts workers at nice 15 unless told otherwise: on a busy machine a service would starve.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    try:
+        context = ray.init(
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise RunError(
+            f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}. Start one with `ray start --head`, or use "
+            "cluster.address: local"
+        ) from None
+    try:
+        yield context.address_info["address"] or address
+    finally:
+        ray.shutdown()
+
+
+def wait_until_gone(config: RunConfig, roles: tuple[Role, ...], *, timeout_s: float) -> list[Role]:
+    """Wait until the actors of `roles` are gone; returns those that are still there after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while (left := present_services(config, roles)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left

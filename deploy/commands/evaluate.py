@@ -1,0 +1,46 @@
+"""`aplt evaluate`: accuracies of a run, measured again on this machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from aplt.deploy.commands.options import AsJson, Epoch, Run
+
+
+def evaluate(
+    run: Run,
+    epoch: Epoch = None,
+    split: Annotated[
+        Literal["test", "unlabeled"], typer.Option(help="Test clips, or the training clips without labels.")
+    ] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a checkpoint again on this machine: accuracy of prototypes and head, overall and by class."""
+    from aplt.deploy.display import make_table, output, percent, print_json
+    from aplt.deploy.inference import evaluate_split, load_classifier
+    from aplt.deploy.runs import find_run
+
+    store, config = find_run(run)
+    classifier = load_classifier(store, config, epoch=epoch)
+    scalars = evaluate_split(classifier, split=split)
+    if as_json:
+        head = {"run": store.run, "epoch": classifier.epoch, "labels_version": classifier.labels_version}
+        print_json(head | {"split": split, "classes": classifier.names, "scalars": scalars})
+        return
+    heads = [name for name in ("prototypes", "head") if f"{name}/accuracy" in scalars]
+    rows = [
+        (title, *(percent(scalars.get(f"{head}/{key}")) for head in heads))
+        for title, key in [
+            ("all clips", "accuracy"),
+            ("mean over classes", "macro"),
+            *((name, f"class_{c}") for c, name in enumerate(classifier.names)),
+        ]
+    ]
+    labels = "" if classifier.labels_version is None else f", prototypes of labels v{classifier.labels_version}"
+    title = f"{store.run} after epoch {classifier.epoch}{labels}: {scalars['clips']:.0f} {split} clips"
+    console = output()
+    console.print(make_table(title, ["accuracy", *heads], rows))
+    if scalars["known"] < scalars["clips"]:
+        console.print(f"{scalars['known']:.0f} of {scalars['clips']:.0f} clips have a known class")

@@ -1,0 +1,79 @@
+"""`aplt store`: the files of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aplt.deploy.commands.options import AsJson
+
+if TYPE_CHECKING:
+    from aplt.common.store import ArtifactStore
+
+app = typer.Typer(help="Check and tidy up what runs have stored.", no_args_is_help=True)
+
+RunOrStore = Annotated[
+    str,
+    typer.Argument(metavar="RUN|STORE", help="A run (its address or cfg.yaml), or a store (runs) for all runs in it."),
+]
+
+
+@app.command()
+def gc(
+    where: RunOrStore,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    grace_s: Annotated[
+        float, typer.Option("--grace", min=0, metavar="SECONDS", help="Keep what somebody may still be writing.")
+    ] = 3600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what no version needs any more: leftovers of interrupted or losing writers."""
+    from aplt.deploy.display import file_size, print_json
+
+    reports = {store.run: store.gc(dry_run=dry_run, grace_s=grace_s) for store in _stores(where)}
+    if as_json:
+        print_json({run: {"objects": len(r.keys), "bytes": r.num_bytes, "keys": r.keys} for run, r in reports.items()})
+        return
+    verb = "would remove" if dry_run else "removed"
+    for run, report in reports.items():
+        typer.echo(f"{run}: {verb} {len(report.keys)} objects, {file_size(report.num_bytes)}")
+        if dry_run:
+            for key in report.keys:
+                typer.echo(f"  {key}")
+
+
+@app.command()
+def verify(where: RunOrStore, as_json: AsJson = False) -> None:
+    """Check every byte of every version against its digest; exit code 1 if something is wrong."""
+    from aplt.deploy.display import print_json
+
+    problems = {store.run: store.verify() for store in _stores(where)}
+    if as_json:
+        print_json(problems)
+    else:
+        for run, found in problems.items():
+            typer.echo(f"{run}: {f'{len(found)} problems' if found else 'all versions are intact'}")
+            for problem in found:
+                typer.echo(f"  {problem}")
+    if any(problems.values()):
+        raise typer.Exit(1)
+
+
+def _stores(where: str) -> list[ArtifactStore]:
+    """Return the run that `where` names, or all runs of the store that it names.
+
+    Raises:
+        RunError: it names neither.
+    """
+    from aplt.common.errors import RunError
+    from aplt.common.store import ArtifactStore
+    from aplt.deploy.runs import find_run, runs_in
+
+    try:
+        return [find_run(where)[0]]
+    except RunError as error:
+        runs = [] if where.endswith((".yaml", ".yml")) else runs_in(where)
+        if not runs:
+            raise RunError(f"{error}; nor is {where} a store with runs") from None
+        return [ArtifactStore(where, run) for run in runs]

@@ -1,0 +1,222 @@
+"""The configuration file: reading it, overriding parts of it, and saying clearly what is wrong with it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from aplt.common.config import BaseRunConfig, Section
+from aplt.common.errors import ConfigError
+from aplt.trainer.methods import AnyMethodConfig
+from aplt.trainer.methods.aplt import APLTConfig
+
+
+class ResourcesConfig(Section):
+    """What one service asks of the cluster."""
+
+    cpus: Annotated[float, Field(ge=0)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+
+
+class ClusterConfig(Section):
+    """Where the two services run."""
+
+    address: str = "local"
+    """local: a private Ray cluster on this machine for the time of the run; else the address of a running one."""
+    trainer: ResourcesConfig = ResourcesConfig()
+    labeler: ResourcesConfig = ResourcesConfig()
+
+
+class RunConfig(BaseRunConfig):
+    """The whole file."""
+
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """Letters, digits, dots, dashes and underscores; the first a letter or digit."""
+    cluster: ClusterConfig = ClusterConfig()
+    method: AnyMethodConfig = APLTConfig()
+
+    @model_validator(mode="after")
+    def _plannable(self) -> Self:
+        self.plan()
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Return the checked configuration in `path` with `a.b=c` overrides applied; paths in it are relative to the file.
+
+    Raises:
+        ConfigError: naming the setting, what is allowed there, and the nearest name to what was written.
+    """
+    values = _read_yaml(path)
+    for override in overrides:
+        _override(values, override)
+    return _resolved(parse_config(values, source=str(path)), path.parent)
+
+
+def parse_config(values: dict[str, Any], *, source: str) -> RunConfig:
+    """Return `values` as a checked configuration; `source` is named in errors."""
+    values = _with_empty_sections(values, RunConfig)
+    if isinstance(values.get("method"), dict):
+        values["method"] = {"name": APLTConfig().name, **values["method"]}
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(source, item) for item in error.errors())) from None
+
+
+def check_paths(config: RunConfig) -> None:
+    """Raise ConfigError, naming the setting, if something that the configuration points at is not there."""
+    data, init = config.data, config.model.init
+    if not data.root.is_dir():
+        raise ConfigError(f"data.root: {data.root} is not a folder; it must hold the clips")
+    if data.labels is not None and not data.labels.is_file():
+        raise ConfigError(f"data.labels: {data.labels} is not a file; it must be a table of clips and labels")
+    if init not in ("scratch", "imagenet") and not Path(init).is_file():
+        raise ConfigError(f"model.init: {init} is not a file; expected scratch, imagenet or the path of a weight file")
+    if data.group_regex is not None:
+        try:
+            groups = re.compile(data.group_regex).groups
+        except re.error as error:
+            raise ConfigError(f"data.group_regex: {data.group_regex!r} is no regular expression: {error}") from None
+        if groups < 1:
+            raise ConfigError(f"data.group_regex: {data.group_regex!r} has no group (...) around the subject's name")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist; `aplt init --data CLIPS` writes a first configuration") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold sections such as `data:` and `method:`, not {type(values).__name__}")
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    name = name.strip()
+    if not equals or not name:
+        raise ConfigError(f"--set {override}: expected a.b=value, such as --set schedule.epochs=20")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from None
+    if name == "method.name" and isinstance(values.get("method"), dict):
+        # Another method: what the file says about the old one's own settings does not concern it.
+        values["method"] = {key: kept for key, kept in values["method"].items() if key in _method_settings(value)}
+    *sections, key = name.split(".")
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {override}: {section} is a value, not a section")
+    values[key] = value
+
+
+def _with_empty_sections(values: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Return `values` with {} for sections that are in the file but hold only comments, which YAML reads as null."""
+    filled = dict(values)
+    for name, field in model.model_fields.items():
+        section = RunConfig if name == "method" else _section_type(field.annotation)
+        if name not in values or section is None:
+            continue
+        if values[name] is None:
+            filled[name] = {}
+        elif isinstance(values[name], dict) and name != "method":
+            filled[name] = _with_empty_sections(values[name], section)
+    return filled
+
+
+def _resolved(config: RunConfig, folder: Path) -> RunConfig:
+    """Return the configuration with every relative path made absolute, so that any process in any folder can use it."""
+
+    def absolute(path: Path | str) -> Path:
+        return (folder / Path(path).expanduser()).resolve()
+
+    data, model, url = config.data, config.model, config.store.url
+    data = data.model_copy(
+        update={
+            "root": absolute(data.root),
+            "prepared": absolute(data.prepared),
+            "labels": None if data.labels is None else absolute(data.labels),
+        }
+    )
+    model = model.model_copy(
+        update={
+            "init": model.init if model.init in ("scratch", "imagenet") else str(absolute(model.init)),
+            "weights_dir": None if model.weights_dir is None else absolute(model.weights_dir),
+        }
+    )
+    store = config.store.model_copy(update={"url": url if "://" in url else str(absolute(url))})
+    return config.model_copy(update={"data": data, "model": model, "store": store})
+
+
+def _explain(source: str, error: Any) -> str:
+    """Return one line for one of pydantic's findings."""
+    path = [str(part) for part in error["loc"]]
+    # A choice between methods puts the chosen name into the path; people wrote no such key.
+    shown = ".".join(path[:1] + path[2:] if path[0:1] == ["method"] else path)
+    where = f"{source}: {shown}" if shown else source
+    kind, given = error["type"], error.get("input")
+    if kind == "extra_forbidden" and (names := _section_at(path[:-1])) is not None:
+        return f"{where}: unknown setting{_nearest(path[-1], names)}; allowed here: {', '.join(sorted(names))}"
+    if kind == "missing":
+        return f"{where}: is missing, and has no default"
+    if kind == "literal_error":
+        allowed = [part.strip(" '") for part in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"{where}: {given!r} is not allowed{_nearest(str(given), allowed)}; allowed: {', '.join(allowed)}"
+    if kind == "union_tag_invalid":
+        name, methods = given["name"], sorted(_methods())
+        return f"{where}.name: {name!r} is not a method{_nearest(str(name), methods)}; allowed: {', '.join(methods)}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{where}: must be a section with settings of its own, got the value {given!r}"
+    if kind == "string_pattern_mismatch":
+        return f"{where}: {given!r} is not allowed; expected 1 to 100 letters, digits, '.', '_' and '-', a letter first"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" + ("" if isinstance(given, dict | BaseModel) else f" (got {given!r})")
+
+
+def _nearest(name: str, allowed: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f", did you mean {matches[0]!r}?" if matches else ""
+
+
+def _section_at(path: Sequence[str]) -> set[str] | None:
+    """Return the settings of the section at `path`, or None if it is not a section."""
+    if path and path[0] == "method":
+        return _method_settings(path[1]) if len(path) == 2 else None
+    model: type[BaseModel] | None = RunConfig
+    for part in path:
+        field = model.model_fields.get(part)
+        model = None if field is None else _section_type(field.annotation)
+        if model is None:
+            return None
+    return set(model.model_fields)
+
+
+def _section_type(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _methods() -> dict[str, type[BaseModel]]:
+    """Return the configuration class of each method by the name that chooses it."""
+    options: tuple[type[BaseModel], ...] = get_args(get_args(AnyMethodConfig)[0])
+    return {get_args(option.model_fields["name"].annotation)[0]: option for option in options}
+
+
+def _method_settings(name: object) -> set[str]:
+    """Return the settings of a method; if there is no such method, of all methods."""
+    methods = _methods()
+    chosen = [methods[name]] if isinstance(name, str) and name in methods else list(methods.values())
+    return {setting for option in chosen for setting in option.model_fields}

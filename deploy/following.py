@@ -1,0 +1,153 @@
+"""Watching a run from its store: bars while it works, the summary when it is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from aplt.common.errors import RunError
+from aplt.common.service import ROLES, Role, Status, is_alive, process_exists, read_status
+from aplt.common.store import ArtifactStore
+from aplt.deploy.config import RunConfig
+from aplt.deploy.display import messages, number, output, percent
+from aplt.deploy.runs import run_url
+from aplt.deploy.summary import print_summary
+from aplt.deploy.versions import list_versions
+
+POLL_S = 0.5
+LOST_S = 20.0
+"""A service without a process for so long was not restarted by anybody."""
+
+
+def follow(store: ArtifactStore, config: RunConfig) -> None:
+    """Show progress until both services are over; Ctrl-C leaves them working and says how to come back.
+
+    Raises:
+        RunError: a service failed, was stopped, or died and was not restarted.
+    """
+    where = run_url(config)
+    try:
+        _watch(store, messages())
+    except KeyboardInterrupt:
+        messages().print(
+            f"\nThe run goes on without this window. Come back with `aplt attach {where}`, "
+            f"end it with `aplt stop all {where}`"
+        )
+        raise
+    unfinished = [status for role in ROLES if (status := read_status(store, role)) and status.state != "finished"]
+    if unfinished or read_status(store, "labeler") is None:
+        what = "; ".join(f"{status.role} {_fate(status)}: {status.doing}" for status in unfinished)
+        raise RunError(f"run {store.run} is not finished: {what}. Go on with `aplt launch --resume --cluster ...`")
+    print_summary(store, output())
+
+
+def show_status(store: ArtifactStore, config: RunConfig, console: Console) -> None:
+    """Print once what both services do and which labels there are."""
+    console.print(f"[bold]{run_url(config)}[/bold]")
+    console.print(_picture(store))
+
+
+def status_values(store: ArtifactStore) -> dict[str, object]:
+    """Return the state of a run for programs."""
+    statuses = {role: read_status(store, role) for role in ROLES}
+    return {
+        "run": store.run,
+        "services": {
+            role: None if status is None else {**status.model_dump(mode="json"), "alive": is_alive(status)}
+            for role, status in statuses.items()
+        },
+        "labels": store.labels.versions(),
+        "checkpoints": store.checkpoints.versions(),
+        "evaluations": store.evaluations.versions(),
+    }
+
+
+def _watch(store: ArtifactStore, console: Console) -> None:
+    if console.is_terminal:
+        with Live(_picture(store), console=console, refresh_per_second=4) as live:
+            _until_over(store, lambda: live.update(_picture(store)))
+    else:
+        said: dict[Role, str] = {}
+        _until_over(store, lambda: _say_changes(store, console, said))
+
+
+def _until_over(store: ArtifactStore, show: Callable[[], None]) -> None:
+    """Call `show` again and again until no service is at work any more."""
+    lost_since: float | None = None
+    while True:
+        show()
+        statuses = [read_status(store, role) for role in ROLES]
+        if all(status is not None and status.ended for status in statuses):
+            return
+        if any(_at_work(status) for status in statuses) or _starting(store, statuses):
+            lost_since = None
+        elif lost_since is None:
+            lost_since = time.monotonic()
+        elif time.monotonic() - lost_since > LOST_S:
+            return
+        time.sleep(POLL_S)
+
+
+def _at_work(status: Status | None) -> bool:
+    """Whether a service is, or may be (on another machine), at work."""
+    return status is not None and not status.ended and is_alive(status) is not False
+
+
+def _starting(store: ArtifactStore, statuses: list[Status | None]) -> bool:
+    """Whether a service has not spoken yet, or is between death and restart, while its cluster lives."""
+    cluster = store.read_json("services/cluster.json")
+    waiting = any(status is None or not status.ended for status in statuses)
+    return waiting and cluster is not None and process_exists(cluster)
+
+
+def _picture(store: ArtifactStore) -> RenderableType:
+    services = Table.grid(padding=(0, 2))
+    for role in ROLES:
+        status = read_status(store, role)
+        if status is None:
+            services.add_row(role, ProgressBar(total=1, completed=0, width=30), "", "starting")
+            continue
+        colour = {"waiting": "yellow", "failed": "red", "stopped": "red", "finished": "green"}.get(status.state, "cyan")
+        services.add_row(
+            role,
+            ProgressBar(total=1, completed=status.done, width=30),
+            f"{100 * status.done:3.0f} %",
+            f"[{colour}]{_fate(status)}[/{colour}] {status.doing}",
+        )
+    versions = list_versions(store)
+    if not versions:
+        return services
+    table = Table("labels", "from epoch", "kept", "r", "precision", "test accuracy", box=None, padding=(0, 2))
+    for row in versions:
+        table.add_row(
+            f"v{row['version']}",
+            str(row["epoch"]),
+            percent(row["kept_share"]),
+            number(row["ratio"]),
+            percent(row["precision"]),
+            percent(row["prototypes_accuracy"]),
+        )
+    return Group(services, table)
+
+
+def _say_changes(store: ArtifactStore, console: Console, said: dict[Role, str]) -> None:
+    for role in ROLES:
+        status = read_status(store, role)
+        if status is None:
+            continue
+        line = f"{role:8s} {100 * status.done:3.0f} %  {_fate(status)} {status.doing}"
+        key = f"{status.state} {status.doing}"
+        if said.get(role) != key:
+            said[role] = key
+            console.print(line, markup=False)
+
+
+def _fate(status: Status) -> str:
+    """Return the state in a word, `died` for a process that is gone without a goodbye."""
+    return "died" if not status.ended and is_alive(status) is False else status.state
+

@@ -1,0 +1,174 @@
+"""Starting, watching, stopping and restarting a run: the commands behind `aplt launch`, `attach`, `stop`, `restart`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from aplt.common.errors import RunError
+from aplt.common.service import ROLES, Role, is_alive, process_exists, read_status, request_stop
+from aplt.common.store import ArtifactStore
+from aplt.deploy.config import RunConfig
+from aplt.deploy.display import messages
+from aplt.deploy.following import follow
+from aplt.deploy.host import CLUSTER
+from aplt.deploy.prepare import prepare_if_needed
+from aplt.deploy.runs import RECORD, create_or_resume, open_store, run_url
+from aplt.deploy.services import records_folder
+
+Who = Literal["trainer", "labeler", "all"]
+GRACE_S = 60.0
+"""A service that was asked to stop and has not after so long is killed."""
+
+
+def launch(config: RunConfig, *, resume: bool, attach: bool) -> None:
+    """Prepare what is missing, start both services on Ray, and follow them.
+
+    Raises:
+        RunError: the run name is taken, the run is at work already, the cluster cannot be reached, or a service failed.
+    """
+    store = open_store(config)
+    if store.read_json(RECORD) is not None:
+        create_or_resume(config, resume=resume)  # refuses a used name before hours of preparation, not after
+        refuse_if_working(store)
+    prepare_if_needed(config, messages())
+    create_or_resume(config, resume=resume)
+    start(config, ROLES)
+    where = run_url(config)
+    messages().print(f"[bold]{where}[/bold]: trainer and labeler are at work")
+    if attach:
+        follow(store, config)
+    else:
+        messages().print(f"Watch them with `aplt attach {where}`")
+
+
+def refuse_if_working(store: ArtifactStore) -> None:
+    """Raise RunError if a service of the run is alive."""
+    for role in ROLES:
+        status = read_status(store, role)
+        if status is not None and not status.ended and is_alive(status):
+            raise RunError(f"run {store.run} is at work: {status.describe()}. Watch it with `aplt attach`")
+
+
+def start(config: RunConfig, roles: tuple[Role, ...]) -> None:
+    """Start services on the cluster that the configuration names, or on the run's own local one."""
+    from aplt.deploy.cluster import connected, start_services  # Ray takes a second to import
+
+    address = config.cluster.address
+    if address == "local":
+        held = local_cluster(open_store(config))
+        if held is None:
+            start_host(config, roles)
+            return
+        address = held
+    with connected(address):
+        start_services(config, roles)
+
+
+def local_cluster(store: ArtifactStore) -> str | None:
+    """Return the address of the run's own cluster on this machine, if its host process is alive."""
+    record = store.read_json(CLUSTER)
+    return record["address"] if record is not None and process_exists(record) else None
+
+
+def start_host(config: RunConfig, roles: tuple[Role, ...]) -> None:
+    """Start the host process of a local cluster, and return when the services are up.
+
+    Raises:
+        RunError: it could not start; the message names its log.
+    """
+    log = records_folder(config) / "host.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aplt.deploy.host"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C ends the command that watches, not the run
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps({"config": config.model_dump(mode="json"), "roles": roles}).encode())
+    process.stdin.close()
+    with messages().status("starting a local Ray cluster"):
+        line = process.stdout.readline()
+    answer = json.loads(line) if line else {"error": f"the host process ended with code {process.wait()}"}
+    if "error" in answer:
+        raise RunError(f"{answer['error']} (its log: {log})")
+
+
+def stop(store: ArtifactStore, config: RunConfig, who: Who, *, grace_s: float = GRACE_S) -> None:
+    """Ask services to stop, wait until they have, and kill those that do not."""
+    roles = roles_of(who)
+    asked = {role: status for role in roles if (status := request_stop(store, role)) is not None}
+    if not asked:
+        messages().print(f"no {' or '.join(roles)} of run {store.run} is at work")
+        return
+    deadline = time.monotonic() + grace_s
+    for role, before in asked.items():
+        while (now := read_status(store, role)) is not None and not now.ended and is_alive(before) is not False:
+            if time.monotonic() > deadline:
+                kill(store, config, role)
+                break
+            time.sleep(0.1)
+        messages().print(f"{role} of run {store.run} stopped")
+    if config.cluster.address == "local":
+        _wait_for_actors(store, config, tuple(asked))
+
+
+def kill(store: ArtifactStore, config: RunConfig, role: Role) -> None:
+    """End a service that does not answer: its actor, and its process if it is on this machine."""
+    from aplt.deploy.cluster import connected, kill_service
+
+    address = local_cluster(store) if config.cluster.address == "local" else config.cluster.address
+    if address is not None:
+        with connected(address):
+            kill_service(config, role)
+    status = read_status(store, role)
+    if status is not None and not status.ended and is_alive(status):
+        os.kill(status.pid, signal.SIGKILL)
+    messages().print(f"{role} of run {store.run} did not answer and was killed; nothing published is lost")
+
+
+def restart(store: ArtifactStore, config: RunConfig, who: Who) -> None:
+    """Stop services if they are at work and start them again; they go on from what the store holds."""
+    stop(store, config, who)
+    start(config, roles_of(who))
+    messages().print(f"{' and '.join(roles_of(who))} of run {store.run} started")
+
+
+def roles_of(who: Who) -> tuple[Role, ...]:
+    """Return the roles that a word on the command line means."""
+    return ROLES if who == "all" else (who,)
+
+
+def _wait_for_actors(store: ArtifactStore, config: RunConfig, roles: tuple[Role, ...]) -> None:
+    """Return when the actors of stopped services are gone, so that they can be started again at once."""
+    from aplt.deploy.cluster import connected, wait_until_gone
+
+    if set(roles) == set(ROLES):
+        deadline = time.monotonic() + GRACE_S
+        while local_cluster(store) is not None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return
+    address = local_cluster(store)
+    if address is not None:
+        with connected(address):
+            wait_until_gone(config, roles, timeout_s=GRACE_S)
+
+
+def list_runs(url: str, console: Console) -> None:
+    """Print the runs in a store with the state of their services."""
+    for run in ArtifactStore.runs(url):
+        store = ArtifactStore(url, run)
+        states = [status.describe() for role in ROLES if (status := read_status(store, role)) is not None]
+        console.print(f"[bold]{Path(url) / run}[/bold]  " + "; ".join(states))

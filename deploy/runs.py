@@ -1,0 +1,156 @@
+"""A run in the store: made once with its configuration, found again by its address, never silently reused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from aplt.common.config import MAY_CHANGE, config_digest, identity
+from aplt.common.data.prepared import PreparedData
+from aplt.common.errors import RunError
+from aplt.common.store import ArtifactStore, split_run_url
+from aplt.deploy.config import RunConfig, load_config, parse_config
+
+RECORD = "run.json"
+CLASSES = "classes.json"
+
+
+def open_store(config: RunConfig) -> ArtifactStore:
+    """Return the store of the run that `config` names."""
+    return ArtifactStore(config.store.url, config.run, options=config.store.options)
+
+
+def run_url(config: RunConfig) -> str:
+    """Return the address under which every other command finds the run."""
+    return f"{config.store.url.rstrip('/')}/{config.run}"
+
+
+def create_or_resume(config: RunConfig, *, resume: bool, join: bool = False) -> ArtifactStore:
+    """Record a new run, or go on with one; returns its store.
+
+    Args:
+        config: The configuration to record, or to compare with the recorded one.
+        resume: The user means to go on with a run that exists.
+        join: A run that exists with the same configuration is fine (a second service of it starts).
+
+    Raises:
+        RunError: the name is taken and `resume` was not said, or the recorded configuration computes something else.
+    """
+    store = open_store(config)
+    values = config.model_dump(mode="json")
+    record = {
+        "schema": 1,
+        "run": config.run,
+        "created_at": datetime.now(UTC).isoformat(),
+        "code_version": code_version(),
+        "config_digest": config_digest(values),
+        "config": values,
+    }
+    if store.create_json(RECORD, record):
+        return store
+    recorded = store.read_json(RECORD) or {}
+    difference = describe_difference(recorded.get("config", {}), values)
+    if difference and (resume or join):
+        raise RunError(
+            f"run {config.run} was made with another configuration: {difference}. "
+            "Use the old settings, or a new name with --set run=NAME"
+        )
+    if not (resume or join):
+        raise RunError(
+            f"run {config.run} exists already in {config.store.url} (made {recorded.get('created_at', 'earlier')}). "
+            "Go on with it by --resume, or choose a new name with --set run=NAME"
+        )
+    return store
+
+
+def find_run(run: str, *, options: Mapping[str, str] | None = None) -> tuple[ArtifactStore, RunConfig]:
+    """Return store and recorded configuration of a run, named by its address or by its configuration file.
+
+    What does not change the run (where the clips and the store are, devices, ...) comes from the file if one is given.
+
+    Raises:
+        RunError: there is no such run.
+    """
+    given = load_config(Path(run)) if run.endswith((".yaml", ".yml")) else None
+    if given is None:
+        url, name = split_run_url(run)
+    else:
+        url, name, options = given.store.url, given.run, given.store.options
+    folder = _local_folder(url)
+    if folder is not None and not folder.is_dir():  # opening a store would make it
+        raise RunError(f"there is no run {name} in {url}: there is no such folder")
+    store = ArtifactStore(url, name, options=options)
+    record = store.read_json(RECORD)
+    if record is None:
+        there = runs_in(url, options=options)
+        raise RunError(f"there is no run {name} in {url}; " + (f"there are {', '.join(there)}" if there else "none is"))
+    values = record["config"]
+    values["store"] = {"url": store.url, "options": dict(options or values["store"]["options"])}
+    if given is not None:
+        _take_over(given.model_dump(mode="json"), values, MAY_CHANGE)
+    return store, parse_config(values, source=f"{store.url}/{name}/{RECORD}")
+
+
+def runs_in(url: str, *, options: Mapping[str, str] | None = None) -> list[str]:
+    """Return the names of the runs in the store at `url`; none if there is no such folder."""
+    folder = _local_folder(url)
+    if folder is not None:  # any folder may be asked about, also one full of other things
+        return sorted(record.parent.name for record in folder.glob(f"*/{RECORD}"))
+    return ArtifactStore.runs(url, options=options)
+
+
+def record_classes(store: ArtifactStore, names: Sequence[str]) -> None:
+    """Write the names of the classes into the run, so that it can be used where the clips are not."""
+    store.create_json(CLASSES, {"names": list(names)})
+
+
+def class_names(store: ArtifactStore, config: RunConfig) -> list[str]:
+    """Return the names of the classes, from the run or else from the prepared data.
+
+    Raises:
+        DataError: neither has them.
+    """
+    recorded = store.read_json(CLASSES)
+    if recorded is not None:
+        return [str(name) for name in recorded["names"]]
+    return list(PreparedData.open(config.data.prepared).class_names)
+
+
+def is_run(run: str) -> bool:
+    """Whether this names one run; a folder that holds runs does not."""
+    if run.endswith((".yaml", ".yml")):
+        return True
+    url, name = split_run_url(run)
+    return ArtifactStore(url, name).read_json(RECORD) is not None or not ArtifactStore.runs(run)
+
+
+def describe_difference(recorded: dict[str, Any], given: dict[str, Any]) -> str:
+    """Return how two configurations differ in what a run computes; empty if they do not."""
+    old, new = identity(recorded), identity(given)
+    changed = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
+    return "; ".join(f"{path} was {old.get(path)!r}, is {new.get(path)!r}" for path in changed)
+
+
+def code_version() -> str:
+    """Return the installed version of aplt."""
+    return version("aplt")
+
+
+def _local_folder(url: str) -> Path | None:
+    """Return the folder of a store on disk, None for any other store."""
+    parts = urlsplit(url)
+    return Path(unquote(parts.path) if parts.scheme else url).expanduser() if parts.scheme in ("", "file") else None
+
+
+def _take_over(source: dict[str, Any], target: dict[str, Any], paths: Sequence[str]) -> None:
+    """Copy the settings at dotted `paths` from one nested configuration to another."""
+    for path in paths:
+        *sections, key = path.split(".")
+        from_section, to_section = source, target
+        for section in sections:
+            from_section, to_section = from_section[section], to_section[section]
+        to_section[key] = from_section[key]

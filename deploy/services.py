@@ -1,0 +1,73 @@
+"""The two services as plain functions: what `aplt train` and `aplt label` run, and what the Ray actors run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from aplt.common.config import config_digest
+from aplt.common.data.prepared import PreparedData
+from aplt.common.records import MetricLog
+from aplt.common.service import Role, RoleClaim
+from aplt.common.store import Provenance
+from aplt.deploy.config import RunConfig
+from aplt.deploy.runs import code_version, create_or_resume
+from aplt.labeler.report import write_report
+from aplt.labeler.service import Labeler, label_run
+from aplt.trainer.loop import Trainer, train
+
+logger = logging.getLogger(__name__)
+
+
+def run_service(role: Role, config: RunConfig) -> None:
+    """Act as one role of a run until its part is done.
+
+    Raises:
+        ApltError: what the user can mend; the run can be resumed afterwards.
+    """
+    store = create_or_resume(config, resume=False, join=True)
+    data = PreparedData.open(config.data.prepared)
+    with RoleClaim(store, role) as claim, MetricLog(records_folder(config), role, claim=claim.number) as log:
+        logger.info("%s of run %s, process %d of this role", role, config.run, claim.number)
+        provenance = provenance_of(role, config)
+        if role == "trainer":
+            train(
+                Trainer(
+                    config=config,
+                    plan=config.plan(),
+                    store=store,
+                    data=data,
+                    claim=claim,
+                    provenance=provenance,
+                    log=log,
+                )
+            )
+        else:
+            labeler = Labeler.of(config=config, store=store, data=data, claim=claim, provenance=provenance, log=log)
+            label_run(labeler)
+            claim.working("summary and pictures", 1.0)
+            write_report(store, config, data)
+
+
+def provenance_of(role: Role, config: RunConfig) -> Provenance:
+    """Return who makes the artifacts of this process."""
+    return Provenance(
+        role=role,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        config_digest=config_digest(config.model_dump(mode="json")),
+        code_version=code_version(),
+        created_at=datetime.now(UTC).isoformat(),
+    )
+
+
+def records_folder(config: RunConfig) -> Path:
+    """Return where JSON lines and TensorBoard events go: into the run's folder, or ./records if that is not on disk."""
+    url = urlparse(config.store.url)
+    if url.scheme in ("", "file"):
+        return Path(unquote(url.path)) / config.run / "records"
+    return Path("records") / config.run

@@ -1,0 +1,139 @@
+"""Records to publish, and stores of every kind to publish them in."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import numpy as np
+import pytest
+from moto.server import ThreadedMotoServer
+
+from aplt.common.artifacts import Checkpoint, Evaluation, FeatureSnapshot, LabelVersion
+from aplt.common.manifest import Provenance
+from aplt.common.store import ArtifactStore
+
+BUCKET = "aplt-test"
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[dict[str, str]]:
+    """The options that reach a loopback S3 service with the bucket BUCKET; credentials are in the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "NO_PROXY": "127.0.0.1",
+        }.items():
+            patch.setenv(name, value)
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
+        yield {"endpoint": endpoint, "allow_http": "true"}
+        server.stop()
+
+
+@pytest.fixture
+def unknown_keys(s3_options: dict[str, str]) -> Iterator[None]:
+    """The S3 service checks credentials meanwhile, and knows none."""
+
+    def switch(num_free_calls: bytes) -> None:
+        headers = {"Content-Type": "application/octet-stream"}
+        url = f"{s3_options['endpoint']}/moto-api/reset-auth"
+        with urllib.request.urlopen(urllib.request.Request(url, num_free_calls, headers, method="POST")) as answer:
+            assert answer.status == 200
+
+    switch(b"0")
+    yield
+    switch(b"inf")
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str, str]]:
+    """The URL and the options of a fresh store of each kind."""
+    if request.param == "file":
+        return (tmp_path / "not there yet" / "runs").as_uri(), {}
+    if request.param == "memory":
+        return f"memory://{uuid4().hex}", {}
+    return f"s3://{BUCKET}/{uuid4().hex}/runs", request.getfixturevalue("s3_options")
+
+
+@pytest.fixture
+def open_store(place: tuple[str, dict[str, str]]) -> Callable[[str], ArtifactStore]:
+    """A function from a run name to that run: each call is another client of the same store."""
+    url, options = place
+    return lambda run: ArtifactStore(url, run, options=options)
+
+
+@pytest.fixture
+def store(open_store: Callable[[str], ArtifactStore]) -> ArtifactStore:
+    return open_store("demo")
+
+
+@pytest.fixture
+def provenance() -> Provenance:
+    return Provenance(
+        role="labeler",
+        host="somewhere",
+        pid=7,
+        config_digest="sha256:00",
+        code_version="0.1.0",
+        created_at="2026-01-02T03:04:05+00:00",
+    )
+
+
+@pytest.fixture
+def records() -> dict[str, Any]:
+    """A record of version 3 for each series."""
+    rng = np.random.default_rng(0)
+    num_clips, num_classes, num_dims = 40, 4, 6
+    rows_N = rng.permutation(100)[:num_clips].astype(np.int32)
+    checkpoint = Checkpoint(
+        epoch=3,
+        weights={
+            "head.weight": rng.normal(size=(num_classes, num_dims)).astype(np.float32),
+            "bn.num_batches_tracked": np.array(12, np.int64),
+        },
+        state={
+            "bank": rng.normal(size=(num_dims, num_clips)).astype(np.float32).T,
+            "seen": rng.random(num_clips) < 0.5,
+            "best": np.array(np.inf, np.float32),
+        },
+        online_labels_N=rng.integers(-1, num_classes, num_clips).astype(np.int16),
+    )
+    features = FeatureSnapshot(
+        epoch=14,
+        rows_N=rows_N,
+        features_ND=rng.normal(size=(num_clips, num_dims)).astype(np.float32),
+        labels_N=rng.integers(-1, num_classes, num_clips).astype(np.int16),
+    )
+    labels = LabelVersion(
+        version=3,
+        epoch=14,
+        rows_N=rows_N,
+        labels_N=rng.integers(0, num_classes, num_clips).astype(np.int16),
+        distances_N=rng.random(num_clips, dtype=np.float32),
+        kept_N=np.zeros(num_clips, bool),
+        centroids_KD=rng.normal(size=(num_classes, num_dims)).astype(np.float32),
+        prototypes_KD=rng.normal(size=(num_classes, num_dims)).astype(np.float32),
+        support_K=np.arange(num_classes),
+        local_K=rng.random(num_classes, dtype=np.float32),
+        adaptive_K=rng.random(num_classes, dtype=np.float32),
+        global_threshold=0.1 + 0.2,
+        ratio=0.9,
+        num_iterations=5,
+        converged=True,
+    )
+    evaluation = Evaluation(
+        epoch=3,
+        scalars={"top1": 1 / 3},
+        arrays={"predictions": rng.integers(0, num_classes, 17).astype(np.int16), "none": np.zeros((0, 4), np.int16)},
+    )
+    return {"checkpoints": checkpoint, "features": features, "labels": labels, "evaluations": evaluation}

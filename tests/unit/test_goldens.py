@@ -1,0 +1,109 @@
+"""Every number of tests/golden/methods.json; see PROVENANCE.md beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aplt.labeler.clustering import kmeans, semi_supervised_kmeans
+from aplt.labeler.prototypes import build_prototypes
+from aplt.labeler.thresholds import self_adaptive_thresholds
+from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels
+
+CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
+
+
+def offline(labeled: list[Any], labels: list[int], unlabeled: list[Any]) -> dict[str, Any]:
+    labeled_MD, labels_M, unlabeled_ND = torch.tensor(labeled), torch.tensor(labels), torch.tensor(unlabeled)
+    found = semi_supervised_kmeans(unlabeled_ND, labeled_MD, labels_M, num_classes=2)
+    assert found.converged
+    thresholds = self_adaptive_thresholds(found.distances_N, found.assignments_N, num_classes=2)
+    keep_N = thresholds.keep(found.distances_N, found.assignments_N)
+    both_ND, classes_N = torch.cat([labeled_MD, unlabeled_ND]), torch.cat([labels_M, found.assignments_N])
+    used_N = torch.cat([torch.ones_like(labels_M, dtype=torch.bool), keep_N])
+    return {
+        "centroids": found.centroids_KD,
+        "assignments": found.assignments_N,
+        "global_threshold": thresholds.global_threshold,
+        "local": thresholds.local_K,
+        "adaptive": thresholds.adaptive_K,
+        "keep": keep_N,
+        "prototypes": build_prototypes(both_ND, classes_N, num_classes=2, keep_N=used_N).vectors_KD,
+        "prototypes_of_all": build_prototypes(both_ND, classes_N, num_classes=2).vectors_KD,
+    }
+
+
+def plain(labeled: list[Any], labels: list[int], unlabeled: list[Any]) -> dict[str, Any]:
+    labeled_MD = torch.tensor(labeled)
+    start_KD = build_prototypes(labeled_MD, torch.tensor(labels), num_classes=2).vectors_KD
+    found = kmeans(torch.cat([labeled_MD, torch.tensor(unlabeled)]), start_KD)
+    return {"centroids": found.centroids_KD, "assignments": found.assignments_N[len(labeled) :]}
+
+
+def thresholds(distances: list[float], assignments: list[int], num_classes: int) -> dict[str, Any]:
+    distances_N, assignments_N = torch.tensor(distances), torch.tensor(assignments)
+    found = self_adaptive_thresholds(distances_N, assignments_N, num_classes=num_classes)
+    return {
+        "global_threshold": found.global_threshold,
+        "local": found.local_K,
+        "adaptive": found.adaptive_K,
+        "keep": found.keep(distances_N, assignments_N),
+        "ratio": found.ratio,
+    }
+
+
+def supervised(logits: list[Any], labels: list[int]) -> dict[str, Any]:
+    return {"loss": cross_entropy(torch.tensor(logits, dtype=torch.float32), torch.tensor(labels))}
+
+
+def fixmatch(weak: list[Any], strong: list[Any], tau: float) -> dict[str, Any]:
+    targets_B = pseudo_labels(torch.tensor(weak), tau=tau)
+    return {"pseudo_labels": targets_B, "loss": pseudo_label_loss(torch.tensor(strong), targets_B)}
+
+
+def margin(
+    prototypes: list[Any], features: list[Any], targets: list[int], keep: list[bool] | None = None, **options: Any
+) -> dict[str, Any]:
+    keep_B = None if keep is None else torch.tensor(keep)
+    loss = margin_loss(
+        torch.tensor(features), torch.tensor(prototypes), torch.tensor(targets), keep_B=keep_B, **options
+    )
+    return {"loss": loss}
+
+
+def margin_floor(num_classes: int, temperature: float) -> dict[str, Any]:
+    unit_KD = torch.eye(num_classes)
+    return {"loss": margin_loss(unit_KD, unit_KD, torch.arange(num_classes), temperature=temperature)}
+
+
+def learning_rates(lr0: float, total: float, steps: list[float]) -> dict[str, Any]:
+    return {"lr": [cosine_lr(step, total, lr0) for step in steps]}
+
+
+KINDS = {
+    "offline": offline,
+    "kmeans": plain,
+    "thresholds": thresholds,
+    "cross_entropy": supervised,
+    "fixmatch": fixmatch,
+    "margin": margin,
+    "margin_floor": margin_floor,
+    "cosine_lr": learning_rates,
+}
+EXACT = {"assignments", "keep", "pseudo_labels"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_golden(name: str) -> None:
+    case = CASES[name]
+    found = KINDS[case["kind"]](**case["input"])
+    for key, expected in case["expected"].items():
+        got: Tensor = torch.as_tensor(found[key], dtype=torch.float64)
+        wanted = torch.tensor(expected, dtype=torch.float64)
+        tolerance = {"atol": 0.0, "rtol": 0.0} if key in EXACT else {"atol": case["atol"], "rtol": case["rtol"]}
+        torch.testing.assert_close(got, wanted, **tolerance, msg=lambda text, key=key: f"{name}, {key}: {text}")

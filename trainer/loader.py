@@ -1,0 +1,109 @@
+"""Batches of augmented views: clips are read ahead by one thread, augmented on the network's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aplt.common.augment import Augmentation
+from aplt.common.data.prepared import PreparedData
+from aplt.trainer.methods import Batch, Method
+from aplt.trainer.order import StepOrder, epoch_order, steps_per_epoch
+
+READ_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Read:
+    """The clips of one step as they come from the cache: [B, F, S, S, 3] uint8."""
+
+    order: StepOrder
+    labeled: Tensor
+    unlabeled: Tensor | None
+
+
+class Loader:
+    """Makes the batches of any epoch, always the same for the same seed."""
+
+    def __init__(
+        self,
+        data: PreparedData,
+        augmentation: Augmentation,
+        method: Method,  # type: ignore[type-arg]
+        *,
+        seed: int,
+        batch_size: int,
+        mu: int,
+        device: torch.device,
+    ) -> None:
+        self._data = data
+        self._augmentation = augmentation
+        self._method = method
+        self._seed = seed
+        self._batch_size = batch_size
+        self._mu = mu
+        self._device = device
+        self._labels_M = torch.from_numpy(data.labels_M.astype(np.int64))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one pass over the unlabelled clips."""
+        return steps_per_epoch(len(self._data.unlabeled_rows_N), batch_size=self._batch_size, mu=self._mu)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[StepOrder, Batch]]:
+        """Yield the batches of `epoch` (counted from 1)."""
+        orders = epoch_order(
+            epoch,
+            seed=self._seed,
+            num_labeled=len(self._data.labeled_rows_M),
+            num_unlabeled=len(self._data.unlabeled_rows_N),
+            batch_size=self._batch_size,
+            mu=self._mu,
+        )
+        with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
+            pending = [pool.submit(self._read, order) for _, order in zip(range(READ_AHEAD), orders, strict=False)]
+            while pending:
+                read = pending.pop(0).result()
+                following = next(orders, None)
+                if following is not None:
+                    pending.append(pool.submit(self._read, following))
+                yield read.order, self._views(read, epoch)
+
+    def _read(self, order: StepOrder) -> Read:
+        unlabeled = None
+        if self._method.uses_unlabeled:
+            unlabeled = self._clips(self._data.unlabeled_rows_N[order.unlabeled_B])
+        return Read(order, self._clips(self._data.labeled_rows_M[order.labeled_B]), unlabeled)
+
+    def _clips(self, rows_B: NDArray[np.int32]) -> Tensor:
+        clips = torch.from_numpy(self._data.clips.read(rows_B))
+        return clips.pin_memory() if self._device.type == "cuda" else clips
+
+    def _views(self, read: Read, epoch: int) -> Batch:
+        augment, method, order = self._augmentation, self._method, read.order
+        rows_x = self._data.labeled_rows_M[order.labeled_B]
+        clips_x = read.labeled.to(self._device, non_blocking=True)
+        labels_B = self._labels_M[order.labeled_B].to(self._device)
+        labeled_weak = augment.weak(clips_x, rows_x, round_B=order.labeled_visit_B, view="labeled weak")
+        labeled_strong = None
+        if method.uses_labeled_strong:
+            labeled_strong = augment.strong(clips_x, rows_x, round_B=order.labeled_visit_B, view="labeled strong")
+        if read.unlabeled is None:
+            return Batch(labels_B=labels_B, labeled_weak=labeled_weak, labeled_strong=labeled_strong)
+        rows_u = self._data.unlabeled_rows_N[order.unlabeled_B]
+        clips_u = read.unlabeled.to(self._device, non_blocking=True)
+        round_B = np.full(len(rows_u), epoch)
+        return Batch(
+            labels_B=labels_B,
+            labeled_weak=labeled_weak,
+            labeled_strong=labeled_strong,
+            unlabeled_weak=augment.weak(clips_u, rows_u, round_B=round_B, view="unlabeled weak"),
+            unlabeled_strong=augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong"),
+            position_B=torch.from_numpy(order.unlabeled_B).to(self._device),
+        )

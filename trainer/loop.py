@@ -1,0 +1,247 @@
+"""Training, from the first epoch to the last. Read this file first.
+
+Letters: B batch, N unlabelled clips, M labelled clips, D features.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aplt.common.artifacts import ArtifactRef, FeatureSnapshot
+from aplt.common.config import BaseRunConfig
+from aplt.common.data.prepared import PreparedData
+from aplt.common.device import autocast, pick_device, use_threads
+from aplt.common.errors import ConfigError
+from aplt.common.features import forward_rows
+from aplt.common.records import MetricLog, Stopwatch
+from aplt.common.schedule import Phase, Schedule
+from aplt.common.service import RoleClaim, describe_role, progress_of, record_spans
+from aplt.common.store import ArtifactStore, Provenance
+from aplt.common.views import Augmentation, ViewReader
+from aplt.trainer.loader import Loader
+from aplt.trainer.losses import cosine_lr
+from aplt.trainer.methods import Batch, StepOutput
+from aplt.trainer.order import StepOrder
+from aplt.trainer.state import TrainState, init_state, set_lr
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What the functions below work with."""
+
+    config: BaseRunConfig
+    plan: Schedule
+    store: ArtifactStore
+    data: PreparedData
+    claim: RoleClaim
+    provenance: Provenance
+    log: MetricLog
+    clock: Stopwatch = field(default_factory=Stopwatch)
+
+
+def train(trainer: Trainer) -> TrainState:
+    """Train to the end of the schedule, from the newest checkpoint if there is one; returns the final state."""
+    config, plan = trainer.config, trainer.plan
+    use_threads(config.trainer.threads)
+    device = pick_device(config.trainer.device)
+    state = restore_or_init(trainer, device)
+    model = torch.compile(state.model) if config.trainer.compile else state.model
+    augmentation = Augmentation.of(config.data, seed=config.seed)
+    loader = Loader(
+        trainer.data,
+        augmentation,
+        state.method,
+        seed=config.seed,
+        batch_size=config.trainer.batch_size,
+        mu=config.trainer.mu,
+        device=device,
+    )
+    reader = ViewReader(data=trainer.data, augmentation=augmentation, device=device)
+
+    publish_features(trainer, state, reader)  # if an earlier process died between checkpoint and features
+    while state.epoch < plan.total_epochs:
+        adopt_labels(trainer, state)
+        train_epoch(trainer, state, model, loader)
+        publish_checkpoint(trainer, state)
+        publish_features(trainer, state, reader)
+        prune_checkpoints(trainer, state)
+        record_spans(trainer.store, "trainer", trainer.clock.take_spans())
+    return state
+
+
+def restore_or_init(trainer: Trainer, device: torch.device) -> TrainState:
+    """Return the state of the newest checkpoint, or of epoch 0."""
+    state = init_state(trainer.config, trainer.data, device)
+    newest = trainer.store.checkpoints.latest()
+    if newest is not None:
+        state.restore(trainer.store.checkpoints.load(newest.version))
+        logger.info("goes on after epoch %d", state.epoch)
+    return state
+
+
+def adopt_labels(trainer: Trainer, state: TrainState) -> None:
+    """Make the method use the label version that the schedule wants for the next epoch; wait for it if need be."""
+    version = trainer.plan.labels_for(state.epoch + 1)
+    if version is None or int(state.method.version) == version:
+        return
+    with trainer.clock.measure("wait"):
+        if not trainer.store.labels.exists(version):
+            trainer.claim.waiting(f"for labels v{version}, to train epoch {state.epoch + 1}")
+        trainer.store.labels.wait(
+            version,
+            timeout_s=trainer.config.trainer.wait_timeout_s,
+            on_poll=trainer.claim.check,
+            progress=lambda: progress_of(trainer.store, "labeler"),
+            describe=lambda: describe_role(trainer.store, "labeler"),
+        )
+    labels = trainer.store.labels.load(version)
+    if not np.array_equal(labels.rows_N, trainer.data.unlabeled_rows_N):
+        raise ConfigError(
+            f"labels v{version} are for other clips than this trainer's: {len(labels.rows_N)} against "
+            f"{len(trainer.data.unlabeled_rows_N)} unlabelled. Trainer and labeler must read the same prepared data"
+        )
+    state.method.adopt(labels)
+    logger.info("uses labels v%d: %.1f %% of the clips kept", version, 100 * labels.kept_N.mean())
+
+
+def train_epoch(trainer: Trainer, state: TrainState, model: nn.Module, loader: Loader) -> None:
+    """Train one epoch; the network's own randomness, if any, depends on seed and epoch alone."""
+    epoch, steps = state.epoch + 1, loader.steps_per_epoch
+    total_steps = steps * trainer.plan.total_epochs
+    torch.manual_seed(np.random.SeedSequence([trainer.config.seed, epoch]).generate_state(1)[0])
+    state.model.train()
+    state.bank.online_N.fill_(-1)
+    sums: dict[str, Tensor] = {}
+    with trainer.clock.measure("train"):
+        for step, (order, batch) in enumerate(loader.epoch(epoch)):
+            done = (epoch - 1) * steps + step
+            set_lr(state.optimizer, cosine_lr(done, total_steps, trainer.config.trainer.lr))
+            output = train_step(trainer, state, model, batch)
+            remember(state, order, output)
+            for name, value in {"loss": output.loss.detach(), **output.parts}.items():
+                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value
+            trainer.claim.working(f"epoch {epoch}/{trainer.plan.total_epochs}", done / total_steps)
+            trainer.claim.tick()
+    state.epoch = epoch
+    losses = {name: float(value) / steps for name, value in sums.items()}
+    if not np.isfinite(losses["loss"]):
+        raise ConfigError(
+            f"the loss of epoch {epoch} is {losses['loss']}; lower trainer.lr ({trainer.config.trainer.lr}) and start a new run"
+        )
+    trainer.log.write("epoch", epoch, **losses, passed_share=passed_share(state), **trainer.clock.seconds())
+
+
+def train_step(trainer: Trainer, state: TrainState, model: nn.Module, batch: Batch) -> StepOutput:
+    """One forward, one backward, one update."""
+    with autocast(state.device, trainer.config.trainer.precision):
+        output = state.method.loss(model, batch)
+    state.optimizer.zero_grad(set_to_none=True)
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    state.optimizer.step()
+    return output
+
+
+def remember(state: TrainState, order: StepOrder, output: StepOutput) -> None:
+    """Keep what the step computed anyway: features and online pseudo-labels of its clips."""
+    labeled_B = torch.from_numpy(order.labeled_B)
+    state.bank.labeled_MD[labeled_B] = output.labeled_features_BD.cpu()
+    state.bank.labeled_seen_M[labeled_B] = True
+    if output.unlabeled_features_BD is None or output.online_labels_B is None:
+        return
+    unlabeled_B = torch.from_numpy(order.unlabeled_B)
+    state.bank.unlabeled_ND[unlabeled_B] = output.unlabeled_features_BD.cpu()
+    state.bank.online_N[unlabeled_B] = output.online_labels_B.to("cpu", torch.int16)
+
+
+def passed_share(state: TrainState) -> float:
+    """Return the share of unlabelled clips whose online pseudo-label passed in the last epoch."""
+    return float((state.bank.online_N >= 0).float().mean()) if len(state.bank.online_N) else 0.0
+
+
+def publish_checkpoint(trainer: Trainer, state: TrainState) -> None:
+    """Publish the state after the epoch that has just ended."""
+    previous = [trainer.store.checkpoints.ref(state.epoch - 1)] if state.epoch > 1 else []
+    version = trainer.plan.labels_for(state.epoch)
+    labels = [] if version is None else [trainer.store.labels.ref(version)]
+    with trainer.clock.measure("publish"):
+        trainer.store.checkpoints.publish(
+            state.checkpoint(),
+            version=state.epoch,
+            parents=[*previous, *labels],
+            summary={"passed_share": passed_share(state)},
+            provenance=trainer.provenance,
+        )
+
+
+def publish_features(trainer: Trainer, state: TrainState, reader: ViewReader) -> None:
+    """Publish the features that the labeler will cluster, if this epoch is one that labels are made from."""
+    phase = trainer.plan.snapshot_after(state.epoch)
+    source = trainer.config.features.source
+    if phase is None or source == "labeler" or trainer.store.features.exists(phase.version):
+        return
+    trainer.claim.working(f"features for labels v{phase.version}")
+    with trainer.clock.measure("features"):
+        snapshot = bank_snapshot(trainer, state) if source == "bank" else extract_snapshot(trainer, state, reader)
+    trainer.store.features.publish(
+        snapshot,
+        version=phase.version,
+        parents=[checkpoint_ref(trainer, phase)],
+        summary={"source": source},
+        provenance=trainer.provenance,
+    )
+
+
+def checkpoint_ref(trainer: Trainer, phase: Phase) -> ArtifactRef:
+    """Return the checkpoint that the labels of `phase` are made from."""
+    return trainer.store.checkpoints.ref(phase.snapshot_epoch)
+
+
+def extract_snapshot(trainer: Trainer, state: TrainState, reader: ViewReader) -> FeatureSnapshot:
+    """Return the features of the test view of all training clips, from the network as it is now."""
+    data = trainer.data
+    rows = np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])
+    with autocast(state.device, trainer.config.trainer.precision):
+        features_ND, _ = forward_rows(
+            state.model, rows, reader.test, batch_size=4 * trainer.config.trainer.batch_size, tick=trainer.claim.tick
+        )
+    return snapshot_of(data, state.epoch, features_ND)
+
+
+def bank_snapshot(trainer: Trainer, state: TrainState) -> FeatureSnapshot:
+    """Return the weak-view features that the last epoch computed."""
+    missing = int((~state.bank.labeled_seen_M).sum())
+    if missing:
+        raise ConfigError(
+            f"features.source: bank has no features of {missing} labelled clips after epoch {state.epoch}; "
+            "use features.source: trainer, or a longer warm-up"
+        )
+    return snapshot_of(trainer.data, state.epoch, torch.cat([state.bank.labeled_MD, state.bank.unlabeled_ND]).numpy())
+
+
+def snapshot_of(data: PreparedData, epoch: int, features_ND: np.ndarray) -> FeatureSnapshot:  # type: ignore[type-arg]
+    """Return the record: labelled clips first, then the unlabelled ones with label -1."""
+    return FeatureSnapshot(
+        epoch=epoch,
+        rows_N=np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N]),
+        features_ND=features_ND,
+        labels_N=np.concatenate([data.labels_M, np.full(len(data.unlabeled_rows_N), -1, dtype=np.int16)]),
+    )
+
+
+def prune_checkpoints(trainer: Trainer, state: TrainState) -> None:
+    """Remove checkpoints that nobody needs: not the last two, no labels come from them, no evaluation is due."""
+    if trainer.config.trainer.keep_checkpoints == "all":
+        return
+    for epoch in trainer.store.checkpoints.versions():
+        needed = epoch > state.epoch - 2 or trainer.plan.snapshot_after(epoch) is not None
+        due = trainer.plan.evaluates(epoch, trainer.config.labeler.evaluate_every)
+        if not needed and (not due or trainer.store.evaluations.exists(epoch)):
+            trainer.store.checkpoints.remove(epoch)

@@ -1,0 +1,84 @@
+"""What a method is: a module with a `loss`, which says which views it needs and keeps its own state in buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from aplt.common.artifacts import LabelVersion
+from aplt.common.config import MethodConfig
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The views of one step, [B, T, 3, H, W] each; those that the method does not ask for are None.
+
+    `position_B` says where an unlabelled clip stands in the list of unlabelled clips, for state kept per clip.
+    """
+
+    labels_B: Tensor
+    labeled_weak: Tensor
+    labeled_strong: Tensor | None = None
+    unlabeled_weak: Tensor | None = None
+    unlabeled_strong: Tensor | None = None
+    position_B: Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutput:
+    """What one step gives: the loss to minimise, its parts for the records, and detached by-products.
+
+    Feature banks and online pseudo-labels cost nothing here, because the step computes them anyway.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    labeled_features_BD: Tensor
+    unlabeled_features_BD: Tensor | None = None
+    online_labels_B: Tensor | None = None
+    """Predicted class of an unlabelled clip whose confidence passed, -1 of one that did not."""
+
+
+class Method(nn.Module, Generic[C]):
+    """A way to train from labelled and unlabelled clips.
+
+    Running state belongs in registered buffers: checkpoints and device moves then include it.
+    """
+
+    uses_unlabeled: ClassVar[bool] = True
+    uses_labeled_strong: ClassVar[bool] = False
+
+    def __init__(self, config: C, *, num_classes: int, feature_dim: int, num_unlabeled: int, normalize: str) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.feature_dim = feature_dim
+        self.num_unlabeled = num_unlabeled
+        self.normalize = normalize
+
+    def adopt(self, labels: LabelVersion) -> None:
+        """Take over a label version at a phase boundary. Only methods that train with labels are asked."""
+        raise NotImplementedError(f"{type(self).__name__} does not train with label versions")
+
+    def loss(self, model: nn.Module, batch: Batch) -> StepOutput:
+        """Return the loss of one step."""
+        raise NotImplementedError
+
+
+def forward_views(model: nn.Module, *views: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    """Return (features, logits) of each view from one concatenated forward, so that batch norm sees them together."""
+    present = [view for view in views if view is not None]
+    features_ND, logits_NK = model(torch.cat(present))
+    sizes = [len(view) for view in present]
+    return list(zip(features_ND.float().split(sizes), logits_NK.float().split(sizes), strict=True))
+
+
+def int_tensor(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    """Return an int64 tensor that shares nothing with `values`."""
+    return torch.from_numpy(values.astype(np.int64))
