@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import JsonValue
 from torch.utils.tensorboard import SummaryWriter
 
 
@@ -18,8 +19,7 @@ class Stopwatch:
     """Collects named spans of wall-clock time."""
 
     def __init__(self) -> None:
-        self.spans: list[dict[str, float | str]] = []
-        """Each with `what`, `start` (unix time) and `seconds`."""
+        self._spans: list[tuple[str, float, float]] = []
 
     @contextmanager
     def measure(self, what: str) -> Iterator[None]:
@@ -28,19 +28,23 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.spans.append({"what": what, "start": start_wall, "seconds": time.perf_counter() - start})
+            self._spans.append((what, start_wall, time.perf_counter() - start))
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds per name since the spans were last taken, keys ending in `_s`."""
         totals: dict[str, float] = {}
-        for span in self.spans:
-            name = f"{span['what']}_s"
-            totals[name] = totals.get(name, 0.0) + float(span["seconds"])
+        for what, _, seconds in self._spans:
+            totals[f"{what}_s"] = totals.get(f"{what}_s", 0.0) + seconds
         return totals
 
-    def take_spans(self) -> list[dict[str, float | str]]:
+    def spans(self) -> list[JsonValue]:
+        """Return the spans since they were last taken, each with `what`, `start` (unix time) and `seconds`."""
+        return [{"what": what, "start": start, "seconds": seconds} for what, start, seconds in self._spans]
+
+    def take_spans(self) -> list[JsonValue]:
         """Return the spans since the last call and forget them."""
-        spans, self.spans = self.spans, []
+        spans = self.spans()
+        self._spans = []
         return spans
 
 

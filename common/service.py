@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from aplt.common.errors import ApltError, RunError, StoreError
 from aplt.common.store import ArtifactStore
@@ -67,7 +67,8 @@ class Status(BaseModel):
     def describe(self) -> str:
         """One line for people: what it did when it was last heard of."""
         age_s = max(0.0, (datetime.now(UTC) - self.updated_at).total_seconds())
-        return f"{self.role} (pid {self.pid} on {self.host}) was last heard of {age_s:.0f} s ago, {self.state}: {self.doing}"
+        who = f"{self.role} (pid {self.pid} on {self.host})"
+        return f"{who} was last heard of {age_s:.0f} s ago, {self.state}: {self.doing}"
 
 
 def read_status(store: ArtifactStore, role: Role) -> Status | None:
@@ -103,7 +104,7 @@ def process_exists(identity: Mapping[str, Any]) -> bool | None:
     """Whether the process that gave this identity still exists; None if it cannot be told from this machine."""
     if identity["boot"] != _boot_id():
         return None
-    return _started_at(identity["pid"]) == identity["pid_started"]
+    return _started_at(int(identity["pid"])) == str(identity["pid_started"])
 
 
 def request_stop(store: ArtifactStore, role: Role) -> Status | None:
@@ -115,7 +116,7 @@ def request_stop(store: ArtifactStore, role: Role) -> Status | None:
     return status
 
 
-def record_spans(store: ArtifactStore, role: Role, spans: list[dict[str, float | str]]) -> None:
+def record_spans(store: ArtifactStore, role: Role, spans: list[JsonValue]) -> None:
     """Add spans of time to those that earlier processes of this role left in the store."""
     name = f"services/{role}/spans.json"
     earlier = (store.read_json(name) or {"spans": []})["spans"]
@@ -197,7 +198,8 @@ class RoleClaim:
         """Like `tick`, without having done any work."""
         if self._superseded:
             raise RunError(
-                f"another {self._role} of run {self._store.run} took over while this one was not responding; this one stops"
+                f"another {self._role} of run {self._store.run} took over while this one was not responding; "
+                "this one stops"
             )
         if self._stop_requested:
             raise StopRequestedError(f"the {self._role} of run {self._store.run} was asked to stop")

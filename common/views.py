@@ -81,9 +81,7 @@ class Augmentation:
         )
         return augment.test_view(_pick(clips, frames_BT), crop_size=self.crop_size)
 
-    def _random_frames(
-        self, clips: Tensor, rows_B: NDArray[np.int32], round_B: NDArray[np.int64], view: str
-    ) -> Tensor:
+    def _random_frames(self, clips: Tensor, rows_B: NDArray[np.int32], round_B: NDArray[np.int64], view: str) -> Tensor:
         frames_BT = sample_frames(
             rows_B,
             num_segments=self.num_segments,

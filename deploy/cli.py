@@ -99,3 +99,7 @@ def main() -> None:
             err=True,
         )
         sys.exit(70)
+
+
+if __name__ == "__main__":
+    main()

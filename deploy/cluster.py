@@ -44,7 +44,7 @@ class ServiceActor:
         try:
             run_service(role, RunConfig.model_validate_json(config_json))
         except ApltError as error:
-            logging.getLogger(__name__).error("%s", error)  # noqa: TRY400 - the message is all there is to say
+            logging.getLogger(__name__).error("%s", error)
         except BaseException:
             traceback.print_exc()
         finally:
@@ -85,12 +85,12 @@ def start_services(config: RunConfig, roles: tuple[Role, ...]) -> dict[Role, int
     for role, actor in actors.items():
         ready, _ = ray.wait([actor.pid.remote()], timeout=120)
         if not ready:
-            wanted = getattr(config.cluster, role)
+            wanted, free = getattr(config.cluster, role), ray.available_resources()  # type: ignore[no-untyped-call]
             for started in actors.values():
                 ray.kill(started, no_restart=True)
             raise RunError(
                 f"the cluster did not start the {role} within 120 s: it asks for {wanted.cpus:g} CPUs and "
-                f"{wanted.gpus:g} GPUs, free are {ray.available_resources()}. Lower cluster.{role} or free resources"
+                f"{wanted.gpus:g} GPUs, free are {free}. Lower cluster.{role} or free resources"
             )
         pids[role] = ray.get(ready[0])
     return pids
@@ -128,7 +128,7 @@ def connected(address: str) -> Iterator[str]:
     # Ray starts workers at nice 15 unless told otherwise: on a busy machine a service would starve.
     os.environ.setdefault("RAY_worker_niceness", "0")
     try:
-        context = ray.init(
+        context: Any = ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,
             log_to_driver=False,
@@ -137,11 +137,11 @@ def connected(address: str) -> Iterator[str]:
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise RunError(
-            f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}. Start one with `ray start --head`, or use "
-            "cluster.address: local"
+            f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}. "
+            "Start one with `ray start --head`, or use cluster.address: local"
         ) from None
     try:
-        yield context.address_info["address"] or address
+        yield str(context.address_info["address"] or address)
     finally:
         ray.shutdown()
 

@@ -88,9 +88,22 @@ def check_paths(config: RunConfig) -> None:
             raise ConfigError(f"data.group_regex: {data.group_regex!r} has no group (...) around the subject's name")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that occurs twice; YAML would silently take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        double = {key for key in keys if keys.count(key) > 1}
+        if double:
+            raise yaml.constructor.ConstructorError(
+                problem=f"{', '.join(map(str, double))} occurs twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; `aplt init --data CLIPS` writes a first configuration") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -183,7 +196,9 @@ def _explain(source: str, error: Any) -> str:
         return f"{where}: must be a section with settings of its own, got the value {given!r}"
     if kind == "string_pattern_mismatch":
         return f"{where}: {given!r} is not allowed; expected 1 to 100 letters, digits, '.', '_' and '-', a letter first"
-    message = error["msg"].removeprefix("Value error, ")
+    if kind == "string_type" and isinstance(given, bool | int | float):
+        return f"{where}: must be text; put it in quotes: '{str(given).lower()}'"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     return f"{where}: {message}" + ("" if isinstance(given, dict | BaseModel) else f" (got {given!r})")
 
 
@@ -196,12 +211,13 @@ def _section_at(path: Sequence[str]) -> set[str] | None:
     """Return the settings of the section at `path`, or None if it is not a section."""
     if path and path[0] == "method":
         return _method_settings(path[1]) if len(path) == 2 else None
-    model: type[BaseModel] | None = RunConfig
+    model: type[BaseModel] = RunConfig
     for part in path:
         field = model.model_fields.get(part)
-        model = None if field is None else _section_type(field.annotation)
-        if model is None:
+        section = None if field is None else _section_type(field.annotation)
+        if section is None:
             return None
+        model = section
     return set(model.model_fields)
 
 

@@ -102,7 +102,7 @@ def _starting(store: ArtifactStore, statuses: list[Status | None]) -> bool:
     """Whether a service has not spoken yet, or is between death and restart, while its cluster lives."""
     cluster = store.read_json("services/cluster.json")
     waiting = any(status is None or not status.ended for status in statuses)
-    return waiting and cluster is not None and process_exists(cluster)
+    return waiting and cluster is not None and process_exists(cluster) is True
 
 
 def _picture(store: ArtifactStore) -> RenderableType:
@@ -150,4 +150,3 @@ def _say_changes(store: ArtifactStore, console: Console, said: dict[Role, str]) 
 def _fate(status: Status) -> str:
     """Return the state in a word, `died` for a process that is gone without a goodbye."""
     return "died" if not status.ended and is_alive(status) is False else status.state
-

@@ -97,7 +97,7 @@ def load_classifier(store: ArtifactStore, config: RunConfig, *, epoch: int | Non
 
 
 def evaluate_split(classifier: Classifier, *, split: str) -> dict[str, float]:
-    """Return accuracies of both heads on the `test` clips or on the `unlabeled` training clips, measured here and now."""
+    """Return the accuracies of both heads on the `test` clips or on the `unlabeled` training clips."""
     config: BaseRunConfig = classifier.config
     data = PreparedData.open(config.data.prepared)
     rows_T = data.test_rows_T if split == "test" else data.unlabeled_rows_N
@@ -122,8 +122,9 @@ def evaluate_split(classifier: Classifier, *, split: str) -> dict[str, float]:
 def predict_files(classifier: Classifier, paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """Yield for each file its label, probability, top 3 and distance from the prototype, or the `error` it has."""
     data = classifier.config.data
+    paths = list(paths)
     decoded = decode_files(
-        list(paths),
+        paths,
         num_segments=data.num_frames,
         frames_per_segment=data.frames_per_segment,
         size=data.clip_size,

@@ -1,22 +1,35 @@
-"""Clips to a prepared folder (manifest, splits, clip cache), with progress for people; what is there is not done again."""
+"""Clips to a prepared folder (manifest, splits, clip cache), with progress that people can follow."""
 
 from __future__ import annotations
 
-import fcntl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
-from aplt.common.data.prepared import PreparedData, PrepareProgress, PrepareReport, prepare
+from aplt.common.data.prepare import PrepareProgress, PrepareReport, prepare
+from aplt.common.data.prepared import PREPARED, QUARANTINE, PreparedData
 from aplt.deploy.config import RunConfig
 from aplt.deploy.display import duration
 
+_SAYING = {
+    "waiting": "waiting for another process that prepares the same folder",
+    "scanning": "looking for clips",
+    "decoding": "decoding clips",
+}
 LINE_EVERY_S = 5.0
 """On anything but a terminal, progress is a line so often."""
 
@@ -27,18 +40,26 @@ def prepare_if_needed(config: RunConfig, console: Console) -> PreparedData:
     Raises:
         DataError: the clips or labels are missing or unusable.
     """
+    if not config.data.root.is_dir() and (config.data.prepared / PREPARED).is_file():
+        console.print(f"{config.data.root} is not here; using what was prepared in {config.data.prepared}")
+        return PreparedData.open(config.data.prepared)
     report = run_prepare(config, console)
     if report.decoded_now:
         console.print(f"prepared {report.num_clips} clips in {duration(report.seconds)}")
     if report.quarantined:
-        console.print(f"{len(report.quarantined)} clips cannot be used; `aplt data check` names them")
+        first_id, reason = report.quarantined[0]
+        console.print(
+            f"{len(report.quarantined)} clips cannot be decoded and are left out, such as {first_id}: {reason}. "
+            f"All are in {config.data.prepared / QUARANTINE}",
+            markup=False,
+        )
     return PreparedData.open(config.data.prepared)
 
 
 def run_prepare(config: RunConfig, console: Console) -> PrepareReport:
-    """Return what there is after preparing; of several processes on one folder, one prepares and the others wait."""
+    """Return what there is after preparing; what is there already is not done again."""
     data = config.data
-    with _alone(data.prepared, console), _progress(console) as progress:
+    with _progress(console) as progress:
         return prepare(
             root=data.root,
             prepared=data.prepared,
@@ -60,19 +81,6 @@ def run_prepare(config: RunConfig, console: Console) -> PrepareReport:
 
 
 @contextmanager
-def _alone(folder: Path, console: Console) -> Iterator[None]:
-    """Hold the right to prepare this folder; it ends with the process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.print(f"another process is preparing {folder}; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def _progress(console: Console) -> Iterator[Callable[[PrepareProgress], None]]:
     if not console.is_terminal:
         yield _Lines(console)
@@ -90,8 +98,10 @@ def _progress(console: Console) -> Iterator[Callable[[PrepareProgress], None]]:
 
         def show(progress: PrepareProgress) -> None:
             if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, completed=progress.done, total=progress.total)
-            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total)
+                for earlier in tasks.values():
+                    bars.remove_task(earlier)
+                tasks[progress.stage] = bars.add_task(_SAYING[progress.stage], total=None)
+            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total or None)
 
         yield show
 
@@ -107,17 +117,22 @@ class _Lines:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._stage = ""
-        self._started, self._done_at_start, self._last = 0.0, 0, 0.0
+        self._stage, self._last = "", 0.0
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, progress: PrepareProgress) -> None:
-        now = self._clock()
+        now, name = self._clock(), _SAYING[progress.stage]
         if progress.stage != self._stage:
-            self._stage, self._started, self._done_at_start, self._last = progress.stage, now, progress.done, now
+            self._stage, self._first, self._last = progress.stage, None, now
+            if progress.done < progress.total or progress.stage == "waiting":
+                todo = "" if progress.stage == "waiting" else f": {progress.total - progress.done} clips to do"
+                self._console.print(name + todo)
             return
-        if now - self._last < LINE_EVERY_S:
+        if self._first is None:  # the rate counts from the first clip, not from the start of the processes
+            self._first = (now, progress.done)
+        if now - self._last < LINE_EVERY_S or now == self._first[0]:
             return
         self._last = now
-        rate = (progress.done - self._done_at_start) / (now - self._started)
+        rate = (progress.done - self._first[1]) / (now - self._first[0])
         left = f", {rate:.1f}/s, {duration((progress.total - progress.done) / rate)} left" if rate else ""
-        self._console.print(f"{progress.stage}: {progress.done} of {progress.total}{left}", markup=False)
+        self._console.print(f"{name}: {progress.done} of {progress.total}{left}", markup=False)

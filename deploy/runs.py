@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pydantic import JsonValue
+
 from aplt.common.config import MAY_CHANGE, config_digest, identity
 from aplt.common.data.prepared import PreparedData
 from aplt.common.errors import RunError
@@ -16,7 +18,7 @@ from aplt.common.store import ArtifactStore, split_run_url
 from aplt.deploy.config import RunConfig, load_config, parse_config
 
 RECORD = "run.json"
-CLASSES = "classes.json"
+DATA = "data.json"
 
 
 def open_store(config: RunConfig) -> ArtifactStore:
@@ -42,7 +44,7 @@ def create_or_resume(config: RunConfig, *, resume: bool, join: bool = False) -> 
     """
     store = open_store(config)
     values = config.model_dump(mode="json")
-    record = {
+    record: dict[str, JsonValue] = {
         "schema": 1,
         "run": config.run,
         "created_at": datetime.now(UTC).isoformat(),
@@ -100,12 +102,27 @@ def runs_in(url: str, *, options: Mapping[str, str] | None = None) -> list[str]:
     folder = _local_folder(url)
     if folder is not None:  # any folder may be asked about, also one full of other things
         return sorted(record.parent.name for record in folder.glob(f"*/{RECORD}"))
-    return ArtifactStore.runs(url, options=options)
+    return [
+        run
+        for run in ArtifactStore.runs(url, options=options)
+        if ArtifactStore(url, run, options=options).read_json(RECORD) is not None
+    ]
 
 
-def record_classes(store: ArtifactStore, names: Sequence[str]) -> None:
-    """Write the names of the classes into the run, so that it can be used where the clips are not."""
-    store.create_json(CLASSES, {"names": list(names)})
+def record_data(store: ArtifactStore, data: PreparedData) -> None:
+    """Write into the run which data it works with and the names of its classes, or check that they are still the same.
+
+    Raises:
+        RunError: the data were prepared in another way since the run began, so row numbers mean other clips.
+    """
+    if store.create_json(DATA, {"digest": data.digest, "class_names": list(data.class_names)}):
+        return
+    recorded = store.read_json(DATA) or {}
+    if recorded.get("digest") != data.digest:
+        raise RunError(
+            f"run {store.run} began with other prepared data (clips, splits or decoding changed since). "
+            "Give data.prepared the folder it began with, undo the change, or start a new run with --set run=NAME"
+        )
 
 
 def class_names(store: ArtifactStore, config: RunConfig) -> list[str]:
@@ -114,9 +131,9 @@ def class_names(store: ArtifactStore, config: RunConfig) -> list[str]:
     Raises:
         DataError: neither has them.
     """
-    recorded = store.read_json(CLASSES)
+    recorded = store.read_json(DATA)
     if recorded is not None:
-        return [str(name) for name in recorded["names"]]
+        return [str(name) for name in recorded["class_names"]]
     return list(PreparedData.open(config.data.prepared).class_names)
 
 
@@ -124,8 +141,13 @@ def is_run(run: str) -> bool:
     """Whether this names one run; a folder that holds runs does not."""
     if run.endswith((".yaml", ".yml")):
         return True
-    url, name = split_run_url(run)
-    return ArtifactStore(url, name).read_json(RECORD) is not None or not ArtifactStore.runs(run)
+    try:
+        url, name = split_run_url(run)
+    except RunError:  # the address of a store alone, such as s3://bucket
+        return False
+    folder = _local_folder(url)
+    exists = folder is None or folder.is_dir()
+    return (exists and ArtifactStore(url, name).read_json(RECORD) is not None) or not runs_in(run)
 
 
 def describe_difference(recorded: dict[str, Any], given: dict[str, Any]) -> str:

@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlparse
 
 from aplt.common.config import config_digest
 from aplt.common.data.prepared import PreparedData
+from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog
 from aplt.common.service import Role, RoleClaim
-from aplt.common.store import Provenance
 from aplt.deploy.config import RunConfig
 from aplt.deploy.runs import code_version, create_or_resume
 from aplt.labeler.report import write_report

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from statistics import median
+
+from aplt.common.data.adapters import VIDEO_EXTENSIONS, SourceClip, read_folder, read_table
+from aplt.common.data.decode import decode_clips
+from aplt.common.data.frames import Frames, FrameSpec, Job
+from aplt.common.errors import DataError
 
 # How people write the subject into file names, most specific first.
 GROUP_PATTERNS = (
@@ -18,6 +27,93 @@ MIN_GROUPS = 3
 MIN_CLIPS_PER_GROUP = 2
 
 
+NUM_PROBES = 8
+PROBE_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """What is in a folder of clips and on this machine."""
+
+    root: Path
+    clips: list[SourceClip]
+    not_in_table: list[str]
+    """Videos in the folder that the table does not name: they have no label."""
+    group_regex: str | None
+    groups: Mapping[str, int]
+    """Clips of each subject."""
+    sizes: list[tuple[int, int]]
+    """Width and height of the clips that were opened."""
+    lengths: list[int]
+    """Frames of the clips that were opened."""
+    unreadable: dict[str, str]
+    """Clips that could not be opened, and why."""
+    num_cores: int
+    gpus: list[str]
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Labelled clips of each class, by class name."""
+        return dict(sorted(Counter(clip.label for clip in self.clips if clip.label is not None).items()))
+
+    @property
+    def num_unlabeled(self) -> int:
+        """Clips without a known label."""
+        return sum(clip.label is None for clip in self.clips) + len(self.not_in_table)
+
+    @property
+    def short_side(self) -> int:
+        """The median of the shorter sides, in pixels."""
+        return int(median(min(size) for size in self.sizes))
+
+    @property
+    def aspect(self) -> float:
+        """The median of width over height."""
+        return median(width / height for width, height in self.sizes)
+
+
+def look_at(root: Path, *, labels: Path | None, group_regex: str | None) -> Survey:
+    """Return what is in the folder `root`; opens a few clips, in processes that are killed if they hang.
+
+    Raises:
+        DataError: there is nothing to train from, or none of the opened clips can be decoded.
+    """
+    import torch
+
+    clips = (
+        read_folder(root, group_regex=group_regex)
+        if labels is None
+        else read_table(root, labels, group_regex=group_regex)
+    )
+    without = [clip.video for clip in clips if not clip.group]
+    if group_regex is not None and without:
+        raise DataError(
+            f"{group_regex!r} finds no subject in {len(without)} of {len(clips)} names, such as {without[0]}"
+        )
+    groups = Counter(clip.group for clip in clips if clip.group)
+    if not groups:
+        stems = [(PurePosixPath(clip.video).stem, clip.label or "") for clip in clips]
+        group_regex = find_group_regex(stems)
+        groups = Counter() if group_regex is None else _count_groups([stem for stem, _ in stems], group_regex)
+    probes = [clips[place].video for place in _spread(len(clips), NUM_PROBES)]
+    sizes, lengths, unreadable = _probe(root, probes)
+    if not sizes:
+        name, reason = next(iter(unreadable.items()))
+        raise DataError(f"none of {len(probes)} clips of {root} can be decoded; {name}: {reason}")
+    return Survey(
+        root=root,
+        clips=clips,
+        not_in_table=[] if labels is None else _others(root, {clip.video for clip in clips}),
+        group_regex=group_regex,
+        groups=dict(sorted(groups.items())),
+        sizes=sizes,
+        lengths=lengths,
+        unreadable=unreadable,
+        num_cores=len(os.sched_getaffinity(0)),
+        gpus=[torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())],
+    )
+
+
 def find_group_regex(class_of_stem: Sequence[tuple[str, str]]) -> str | None:
     """Return a pattern whose first group names the subject of every file stem, or None if names show no subject.
 
@@ -27,13 +123,12 @@ def find_group_regex(class_of_stem: Sequence[tuple[str, str]]) -> str | None:
     return next((pattern for pattern in GROUP_PATTERNS if _names_subjects(pattern, class_of_stem)), None)
 
 
-def groups_of(stems: Sequence[str], pattern: str) -> Mapping[str, int]:
-    """Return how many of the stems each subject has; stems without a subject are left out."""
-    counts: dict[str, int] = defaultdict(int)
-    for stem in stems:
-        if match := re.search(pattern, stem):
-            counts[match[1]] += 1
-    return dict(sorted(counts.items()))
+def open_clip(job: Job, spec: FrameSpec) -> Frames:
+    """Return the first frame as it is stored and the length of a clip. Runs in a decoding process."""
+    import decord
+
+    reader = decord.VideoReader(job.path, num_threads=1)
+    return Frames(reader[0].asnumpy()[None], float(reader.get_avg_fps()), len(reader))
 
 
 def _names_subjects(pattern: str, class_of_stem: Sequence[tuple[str, str]]) -> bool:
@@ -48,3 +143,32 @@ def _names_subjects(pattern: str, class_of_stem: Sequence[tuple[str, str]]) -> b
         return False
     has_classes = len(set().union(*classes_of.values())) > 1
     return not has_classes or sum(len(found) > 1 for found in classes_of.values()) > len(classes_of) / 2
+
+
+def _count_groups(stems: Sequence[str], pattern: str) -> Counter[str]:
+    return Counter(match[1] for stem in stems if (match := re.search(pattern, stem)))
+
+
+def _probe(root: Path, videos: Sequence[str]) -> tuple[list[tuple[int, int]], list[int], dict[str, str]]:
+    sizes, lengths, unreadable = [], [], {}
+    jobs = [Job(index, str(root / video)) for index, video in enumerate(videos)]
+    spec = FrameSpec(num_frames=1, size=1)
+    for job, outcome in decode_clips(jobs, spec=spec, workers=1, timeout_s=PROBE_TIMEOUT_S, decoder=open_clip):
+        if isinstance(outcome, Frames):
+            height, width = outcome.frames_FHWC.shape[1:3]
+            sizes.append((width, height))
+            lengths.append(outcome.nframes)
+        else:
+            unreadable[videos[job.index]] = outcome.reason
+    return sizes, lengths, unreadable
+
+
+def _others(root: Path, named: set[str]) -> list[str]:
+    """Return the videos below `root` that are not `named`."""
+    paths = (path for path in root.rglob("*") if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file())
+    return sorted({path.relative_to(root).as_posix() for path in paths} - named)
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Return `wanted` places spread evenly over `count`."""
+    return sorted({(2 * n + 1) * count // (2 * wanted) for n in range(wanted)})

@@ -96,7 +96,7 @@ def accuracy_picture(
     ax.axhline(1 / num_classes, color=MUTED, lw=1.5, ls=(0, (2, 3)), zorder=1)
     ends.append(End(total_epochs + 0.5, 1 / num_classes, f"{percent(1 / num_classes)}  chance", MUTED))
     highest = max([*head.values(), *prototypes.values(), prototypes_before or 0.0, 1 / num_classes])
-    style_axes(ax, total_epochs=total_epochs, top=min(1.0, highest * 1.15 + 0.03))
+    style_axes(ax, total_epochs=total_epochs, top=min(1.03, highest * 1.15 + 0.03))
     mark_versions(ax, starts, "labels v")
     write_ends(ax, ends)
     return to_png(figure)
@@ -131,20 +131,21 @@ def pseudo_label_picture(
     right = [
         Curve(name="kept", values=precision, colour=BLUE, marker="o"),
         Curve(name="kept or not", values=accuracy_all, colour=SKY, line="--", marker="o"),
-        Curve(name="passed online (head)", values=online_precision, colour=RED),
+        Curve(name="passed online", values=online_precision, colour=RED),
     ]
     used = [
         Curve(name="kept", values=kept_share, colour=BLUE, marker="o"),
         Curve(name="ratio r", values=ratio, colour=GREEN, line="--", marker="D", percent=False),
-        Curve(name="passed online (head)", values=online_share, colour=RED),
+        Curve(name="passed online", values=online_share, colour=RED),
     ]
-    panels = [panel for panel in (("How many of them are right", right), ("How many clips they cover", used)) if any(curve.values for curve in panel[1])]
+    panels = [("How many of them are right", right), ("How many clips they cover", used)]
+    panels = [(name, curves) for name, curves in panels if any(curve.values for curve in curves)]
     for index, (name, curves) in enumerate(panels):
-        bottom, height = (0.11, 0.66) if len(panels) == 1 else ((0.53, 0.1)[index], 0.255)
+        bottom, height = (0.11, 0.66) if len(panels) == 1 else ((0.52, 0.1)[index], 0.27)
         ax = figure.add_axes((0.07, bottom, 0.69, height))
         ends = draw_curves(ax, curves)
         style_axes(ax, total_epochs=total_epochs, top=1.03, last=index == len(panels) - 1)
-        mark_versions(ax, made, "made: v", after=True)
+        mark_versions(ax, made, "labels v", after=True)
         figure.text(0.025, bottom + height + 0.052, name, size=LABEL, color=INK)
         write_ends(ax, ends)
     return to_png(figure)
@@ -182,7 +183,7 @@ def style_axes(ax: Axes, *, total_epochs: int, top: float, last: bool = True) ->
     """Set limits, grid and ticks: epochs across, per cent upwards."""
     ax.set_xlim(0.5, total_epochs + 0.5)
     ax.set_ylim(0, top)
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_locator(MaxNLocator(12, integer=True, min_n_ticks=1))
     ax.tick_params(labelsize=SMALL, length=0, colors=MUTED, pad=8)
@@ -217,6 +218,7 @@ def write_ends(ax: Axes, ends: Sequence[End]) -> None:
     low, high = ax.get_ylim()
     gap = (high - low) * 1.5 * LABEL / 72 / (ax.get_position().height * HEIGHT / DPI)
     ends = sorted(ends, key=lambda end: end.value)
+    line = {"arrowstyle": "-", "lw": 1, "alpha": 0.6, "relpos": (0, 0.5), "shrinkA": 3}
     heights = spread([end.value for end in ends], gap=gap, low=low, high=high)
     for end, height in zip(ends, heights, strict=True):
         ax.annotate(
@@ -228,7 +230,7 @@ def write_ends(ax: Axes, ends: Sequence[End]) -> None:
             color=end.colour,
             va="center",
             parse_math=False,
-            arrowprops={"arrowstyle": "-", "color": end.colour, "lw": 1, "alpha": 0.6, "relpos": (0, 0.5), "shrinkA": 3},
+            arrowprops=line | {"color": end.colour},
             annotation_clip=False,
         )
 
@@ -253,6 +255,11 @@ def spread(values: Sequence[float], *, gap: float, low: float, high: float) -> l
 def percent(value: float) -> str:
     """Return a share as text."""
     return f"{100 * value:.1f} %"
+
+
+def printable(text: str) -> str:
+    """Return the text with what is not UTF-8 (file names may hold any bytes) replaced."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _first(group: Sequence[float], gap: float) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from torch import Tensor
 
 from aplt.common.artifacts import LabelVersion
@@ -84,7 +85,7 @@ def make_labels(
     )
 
 
-def label_summary(labels: LabelVersion) -> dict[str, object]:
+def label_summary(labels: LabelVersion) -> dict[str, JsonValue]:
     """Return what people look at first; nothing in it needs ground truth."""
     num_classes = len(labels.support_K)
     assigned_K = np.bincount(labels.labels_N, minlength=num_classes)

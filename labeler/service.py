@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from aplt.common.data.prepared import PreparedData, load_truth
 from aplt.common.device import pick_device, use_threads
 from aplt.common.errors import DataError, VersionExistsError
 from aplt.common.features import forward_rows
+from aplt.common.manifest import Provenance
 from aplt.common.models import VideoClassifier, build_model
 from aplt.common.records import MetricLog, Stopwatch
 from aplt.common.schedule import Phase, Schedule
+from aplt.common.series import Series
 from aplt.common.service import RoleClaim, describe_role, progress_of, record_spans
-from aplt.common.store import ArtifactStore, Provenance
+from aplt.common.store import ArtifactStore
 from aplt.common.views import Augmentation, ViewReader
 from aplt.labeler.evaluation import accuracy_scalars, label_quality, online_quality, prototype_predictions
 from aplt.labeler.pipeline import label_summary, make_labels
@@ -70,7 +73,7 @@ class Labeler:
             provenance=provenance,
             log=log,
             reader=ViewReader(data=data, augmentation=Augmentation.of(config.data, seed=config.seed), device=device),
-            model=model.to(device).to(memory_format=memory_format),  # type: ignore[call-overload]
+            model=model.to(device).to(memory_format=memory_format),
         )
 
 
@@ -125,7 +128,8 @@ def wait_for_work(labeler: Labeler) -> None:
     wanted = 1 if newest is None else newest.version + 1
     if phase is not None and labeler.store.checkpoints.exists(phase.snapshot_epoch):
         labeler.claim.waiting(f"for the features of labels v{phase.version}")
-        series, wanted = labeler.store.features, phase.version
+        series: Series[Any] = labeler.store.features
+        wanted = phase.version
     else:
         labeler.claim.waiting(f"for the checkpoint after epoch {wanted}")
         series = labeler.store.checkpoints
@@ -169,7 +173,7 @@ def publish_labels(labeler: Labeler, phase: Phase) -> None:
             filtered_prototypes=config.labeler.filtered_prototypes,
         )
     seconds = labeler.clock.seconds()
-    summary = label_summary(labels) | {"spans": labeler.clock.spans}
+    summary = label_summary(labels) | {"spans": labeler.clock.spans()}
     try:
         store.labels.publish(
             labels, version=phase.version, parents=parents, summary=summary, provenance=labeler.provenance
@@ -266,7 +270,7 @@ def publish_evaluation(labeler: Labeler, epoch: int) -> None:
             evaluation,
             version=epoch,
             parents=parents,
-            summary={**evaluation.scalars, "labels_version": version, "spans": labeler.clock.spans},
+            summary={**evaluation.scalars, "labels_version": version, "spans": labeler.clock.spans()},
             provenance=labeler.provenance,
         )
     except VersionExistsError:

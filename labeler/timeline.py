@@ -83,6 +83,7 @@ def timeline_picture(
     subtitle: str,
     spans: Mapping[str, Sequence[Span]],
     made: Mapping[int, Span],
+    num_epochs: int,
 ) -> bytes:
     """Return two lanes of coloured spans over the time since the start, and a closer look at one change of labels.
 
@@ -90,6 +91,7 @@ def timeline_picture(
         subtitle: What run this is.
         spans: By role, `trainer` and `labeler`; together at least one.
         made: The stretch in which each label version was made.
+        num_epochs: Finished epochs; bars get their numbers if a span of each is known.
     """
     clock = Clock.of([span for role in LANES for span in spans.get(role, ())])
     total_s = max(clock.seconds(span.end) for role in LANES for span in spans.get(role, ()))
@@ -104,38 +106,37 @@ def timeline_picture(
         version, low, high = window
         ax.axvspan(low, high, facecolor="none", edgecolor=INK, lw=1.5, zorder=6)
         zoom = figure.add_axes((0.1, 0.21, 0.875, 0.22))
-        _draw_lanes(zoom, spans, clock, low, high, numbers=True)
+        _draw_lanes(zoom, spans, clock, low, high)
+        if len(epochs := _epochs(spans)) == num_epochs:
+            _number_epochs(zoom, epochs, clock, low, high)
         _mark_labels(zoom, made, clock, low, high)
         figure.text(0.025, 0.486, f"Closer: when labels v{version} were made", size=LABEL, color=INK)
     _write_totals(figure.add_axes((0.1, 0.0, 0.875, 0.12)), spans)
     return to_png(figure)
 
 
-def _draw_lanes(
-    ax: Axes, spans: Mapping[str, Sequence[Span]], clock: Clock, low: float, high: float, *, numbers: bool = False
-) -> None:
+def _draw_lanes(ax: Axes, spans: Mapping[str, Sequence[Span]], clock: Clock, low: float, high: float) -> None:
     """Draw the spans between two seconds of the run; very short ones are widened to stay visible."""
     narrowest = (high - low) / 700
     for lane, role in enumerate(LANES):
         # Waiting goes to the back: a widened neighbour must not vanish under it.
         for what in ("wait", *(name for name in _names(spans) if name != "wait")):
             of_kind = [(clock.seconds(span.start), span.seconds) for span in spans.get(role, ()) if span.what == what]
-            bars = [(start, max(length, narrowest)) for start, length in of_kind if low < start + length and start < high]
-            edge = {"edgecolor": "white", "linewidth": 1.0 if (high - low) / max(1, len(bars)) > 4 * narrowest else 0.0}
-            ax.broken_barh(bars, (1 - lane - 0.34, 0.68), facecolor=COLOURS.get(what, OTHER), **edge)
-    if numbers:
-        epochs = [span for span in spans.get("trainer", ()) if span.what == "train"]
-        for epoch, span in enumerate(epochs, start=1):
-            start, end = max(low, clock.seconds(span.start)), min(high, clock.seconds(span.end))
-            if end - start > (high - low) / 14:
-                ax.text((start + end) / 2, 1, f"epoch {epoch}", size=SMALL, color="white", ha="center", va="center")
+            bars = [(start, max(s, narrowest)) for start, s in of_kind if low < start + s and start < high]
+            gap = 1.0 if len(bars) < 150 else 0.0
+            place = (1 - lane - 0.34, 0.68)
+            ax.broken_barh(bars, place, facecolor=COLOURS.get(what, OTHER), edgecolor="white", linewidth=gap)
     ax.set_xlim(low, high)
     ax.set_ylim(-0.5, 1.5)
     ax.set_yticks([1, 0], LANES)
     unit_s, unit = (60.0, "minutes") if high > 180 else (1.0, "seconds")
     if high > 6 * 3600:
         unit_s, unit = 3600.0, "hours"
-    ticks = [tick for tick in MaxNLocator(10).tick_values(low / unit_s, high / unit_s) if low <= tick * unit_s <= high]
+    ticks = [
+        tick
+        for tick in MaxNLocator(9, steps=[1, 2, 3, 5, 6, 10]).tick_values(low / unit_s, high / unit_s)
+        if low <= tick * unit_s <= high
+    ]
     ax.set_xticks([tick * unit_s for tick in ticks], [f"{tick:g}" for tick in ticks])
     ax.set_xlabel(f"{unit} since the start", size=SMALL, color=INK)
     ax.tick_params(axis="x", labelsize=SMALL, colors=MUTED, length=4)
@@ -165,19 +166,25 @@ def _mark_pauses(ax: Axes, clock: Clock) -> None:
         ax.axvline(x, color="white", lw=6, zorder=7)
         ax.axvline(x, color=INK, lw=2, ls=(0, (1, 1)), zorder=8)
         hours = f"{length / 3600:.1f} h" if length > 5400 else f"{length / 60:.0f} min"
-        ax.text(x, -0.47, f" stopped {hours}", size=SMALL, color=INK, va="bottom", zorder=9)
+        align = "left" if x < sum(ax.get_xlim()) / 2 else "right"
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        shift = 0.006 * (ax.get_xlim()[1] - ax.get_xlim()[0]) * (1 if align == "left" else -1)
+        ax.text(
+            x + shift, 0.5, f"stopped for {hours}", size=SMALL, color=INK, ha=align, va="center", zorder=9, bbox=box
+        )
 
 
 def _write_totals(ax: Axes, spans: Mapping[str, Sequence[Span]]) -> None:
     """Write a legend that says how long everything took."""
     ax.set_axis_off()
+    columns = max(4, *(len({span.what for span in spans.get(role, ())}) for role in LANES))
     for row, role in enumerate(LANES):
         names = [name for name in _names(spans) if any(span.what == name for span in spans.get(role, ()))]
         total_s = {name: sum(span.seconds for span in spans[role] if span.what == name) for name in names}
         whole_s = sum(total_s.values())
         ax.text(-0.012, 0.88 - 0.42 * row, role, size=SMALL, color=MUTED, ha="right", va="center")
         for column, name in enumerate(names):
-            x, y = 0.2 * column, 0.88 - 0.42 * row
+            x, y = column / columns, 0.88 - 0.42 * row
             share = f" ({100 * total_s[name] / whole_s:.1f} %)" if whole_s else ""
             ax.text(x + 0.018, y, f"{name} {duration(total_s[name])}{share}", size=SMALL, color=INK, va="center")
             ax.plot([x + 0.006], [y], "s", ms=14, color=COLOURS.get(name, OTHER), clip_on=False)
@@ -189,7 +196,7 @@ def _window(
     spans: Mapping[str, Sequence[Span]], made: Mapping[int, Span], clock: Clock, total_s: float
 ) -> tuple[int, float, float] | None:
     """Return a label version and two seconds of the run around its making, if that is a small part of the whole."""
-    epochs_s = [span.seconds for span in spans.get("trainer", ()) if span.what == "train"]
+    epochs_s = [span.seconds for span in _epochs(spans)]
     if not made or not epochs_s:
         return None
     versions = sorted(made)
@@ -198,6 +205,17 @@ def _window(
     low = max(0.0, clock.seconds(made[version].start) - 1.3 * epoch_s)
     high = min(total_s, clock.seconds(made[version].end) + 2.3 * epoch_s)
     return (version, low, high) if high - low < total_s / 2.5 else None
+
+
+def _number_epochs(ax: Axes, epochs: Sequence[Span], clock: Clock, low: float, high: float) -> None:
+    for epoch, span in enumerate(epochs, start=1):
+        start, end = max(low, clock.seconds(span.start)), min(high, clock.seconds(span.end))
+        if end - start > (high - low) / 14:
+            ax.text((start + end) / 2, 1, f"epoch {epoch}", size=SMALL, color="white", ha="center", va="center")
+
+
+def _epochs(spans: Mapping[str, Sequence[Span]]) -> list[Span]:
+    return [span for span in spans.get("trainer", ()) if span.what == "train"]
 
 
 def _names(spans: Mapping[str, Sequence[Span]]) -> list[str]:

@@ -6,12 +6,11 @@ Letters: B batch, N unlabelled clips, M labelled clips, D features.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from aplt.common.artifacts import ArtifactRef, FeatureSnapshot
 from aplt.common.config import BaseRunConfig
@@ -19,10 +18,11 @@ from aplt.common.data.prepared import PreparedData
 from aplt.common.device import autocast, pick_device, use_threads
 from aplt.common.errors import ConfigError
 from aplt.common.features import forward_rows
+from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog, Stopwatch
 from aplt.common.schedule import Phase, Schedule
 from aplt.common.service import RoleClaim, describe_role, progress_of, record_spans
-from aplt.common.store import ArtifactStore, Provenance
+from aplt.common.store import ArtifactStore
 from aplt.common.views import Augmentation, ViewReader
 from aplt.trainer.loader import Loader
 from aplt.trainer.losses import cosine_lr
@@ -53,7 +53,8 @@ def train(trainer: Trainer) -> TrainState:
     use_threads(config.trainer.threads)
     device = pick_device(config.trainer.device)
     state = restore_or_init(trainer, device)
-    model = torch.compile(state.model) if config.trainer.compile else state.model
+    if config.trainer.compile:
+        state.model.compile()
     augmentation = Augmentation.of(config.data, seed=config.seed)
     loader = Loader(
         trainer.data,
@@ -69,7 +70,7 @@ def train(trainer: Trainer) -> TrainState:
     publish_features(trainer, state, reader)  # if an earlier process died between checkpoint and features
     while state.epoch < plan.total_epochs:
         adopt_labels(trainer, state)
-        train_epoch(trainer, state, model, loader)
+        train_epoch(trainer, state, loader)
         publish_checkpoint(trainer, state)
         publish_features(trainer, state, reader)
         prune_checkpoints(trainer, state)
@@ -90,7 +91,7 @@ def restore_or_init(trainer: Trainer, device: torch.device) -> TrainState:
 def adopt_labels(trainer: Trainer, state: TrainState) -> None:
     """Make the method use the label version that the schedule wants for the next epoch; wait for it if need be."""
     version = trainer.plan.labels_for(state.epoch + 1)
-    if version is None or int(state.method.version) == version:
+    if version is None or state.method.labels_version == version:
         return
     with trainer.clock.measure("wait"):
         if not trainer.store.labels.exists(version):
@@ -112,7 +113,7 @@ def adopt_labels(trainer: Trainer, state: TrainState) -> None:
     logger.info("uses labels v%d: %.1f %% of the clips kept", version, 100 * labels.kept_N.mean())
 
 
-def train_epoch(trainer: Trainer, state: TrainState, model: nn.Module, loader: Loader) -> None:
+def train_epoch(trainer: Trainer, state: TrainState, loader: Loader) -> None:
     """Train one epoch; the network's own randomness, if any, depends on seed and epoch alone."""
     epoch, steps = state.epoch + 1, loader.steps_per_epoch
     total_steps = steps * trainer.plan.total_epochs
@@ -124,7 +125,7 @@ def train_epoch(trainer: Trainer, state: TrainState, model: nn.Module, loader: L
         for step, (order, batch) in enumerate(loader.epoch(epoch)):
             done = (epoch - 1) * steps + step
             set_lr(state.optimizer, cosine_lr(done, total_steps, trainer.config.trainer.lr))
-            output = train_step(trainer, state, model, batch)
+            output = train_step(trainer, state, batch)
             remember(state, order, output)
             for name, value in {"loss": output.loss.detach(), **output.parts}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value
@@ -134,15 +135,16 @@ def train_epoch(trainer: Trainer, state: TrainState, model: nn.Module, loader: L
     losses = {name: float(value) / steps for name, value in sums.items()}
     if not np.isfinite(losses["loss"]):
         raise ConfigError(
-            f"the loss of epoch {epoch} is {losses['loss']}; lower trainer.lr ({trainer.config.trainer.lr}) and start a new run"
+            f"the loss of epoch {epoch} is {losses['loss']}; lower trainer.lr ({trainer.config.trainer.lr}) "
+            "and start a new run"
         )
     trainer.log.write("epoch", epoch, **losses, passed_share=passed_share(state), **trainer.clock.seconds())
 
 
-def train_step(trainer: Trainer, state: TrainState, model: nn.Module, batch: Batch) -> StepOutput:
+def train_step(trainer: Trainer, state: TrainState, batch: Batch) -> StepOutput:
     """One forward, one backward, one update."""
     with autocast(state.device, trainer.config.trainer.precision):
-        output = state.method.loss(model, batch)
+        output = state.method.loss(state.model, batch)
     state.optimizer.zero_grad(set_to_none=True)
     output.loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
@@ -226,7 +228,7 @@ def bank_snapshot(trainer: Trainer, state: TrainState) -> FeatureSnapshot:
     return snapshot_of(trainer.data, state.epoch, torch.cat([state.bank.labeled_MD, state.bank.unlabeled_ND]).numpy())
 
 
-def snapshot_of(data: PreparedData, epoch: int, features_ND: np.ndarray) -> FeatureSnapshot:  # type: ignore[type-arg]
+def snapshot_of(data: PreparedData, epoch: int, features_ND: np.ndarray) -> FeatureSnapshot:
     """Return the record: labelled clips first, then the unlabelled ones with label -1."""
     return FeatureSnapshot(
         epoch=epoch,

@@ -96,7 +96,7 @@ def init_state(config: BaseRunConfig, data: PreparedData, device: torch.device) 
         seed=config.seed,
     )
     memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    model = model.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
+    model = model.to(device).to(memory_format=memory_format)
     method = METHODS[config.method.name](
         config.method,
         num_classes=len(data.class_names),

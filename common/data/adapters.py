@@ -14,7 +14,22 @@ from pathlib import Path, PurePosixPath
 from aplt.common.errors import DataError
 
 VIDEO_EXTENSIONS = frozenset(
-    ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()  # what FFmpeg opens by content
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+    ]  # what FFmpeg opens by content
 )
 COLUMNS = ("path", "clip", "label", "group", "split", "start", "end")
 FEW = 3
@@ -73,7 +88,7 @@ def read_folder(root: Path, *, group_regex: str | None = None) -> list[SourceCli
         raise DataError(
             f"{len(empty)} class folders in {root} hold no clips ({_some(empty)}): fill them, or move them elsewhere"
         )
-    return _checked(clips, str(root))
+    return _checked(clips, str(root), group_regex)
 
 
 def read_table(root: Path, labels: Path, *, group_regex: str | None = None) -> list[SourceClip]:
@@ -98,7 +113,7 @@ def read_table(root: Path, labels: Path, *, group_regex: str | None = None) -> l
             f"{len(missing)} of {len(clips)} files that {labels} names do not exist in {root} ({_some(missing)}): "
             "correct the paths (relative to data.root, with their extension) or take the rows out"
         )
-    return _checked(clips, str(labels))
+    return _checked(clips, str(labels), group_regex)
 
 
 def class_names(clips: Sequence[SourceClip]) -> list[str]:
@@ -139,7 +154,7 @@ def _group(video: str, group_regex: str | None) -> str:
     return (match.group(1) or "") if match else ""
 
 
-def _checked(clips: list[SourceClip], where: str) -> list[SourceClip]:
+def _checked(clips: list[SourceClip], where: str, group_regex: str | None) -> list[SourceClip]:
     clips = sorted(clips, key=lambda clip: clip.clip_id)
     names = class_names(clips)
     if len(names) < 2:
@@ -148,6 +163,12 @@ def _checked(clips: list[SourceClip], where: str) -> list[SourceClip]:
     broken = [clip.video for clip in clips if re.search(r"[\x00-\x1f]", clip.video)]
     if broken:
         raise DataError(f"{where} has file names with line breaks or control characters ({_some(broken)}): rename them")
+    without = [PurePosixPath(clip.video).stem for clip in clips if group_regex and not clip.group]
+    if without:
+        raise DataError(
+            f"data.group_regex {group_regex!r} finds no group in {len(without)} of {len(clips)} file names "
+            f"({_some(without)}): it is searched in the name without extension, and its first group must not be empty"
+        )
     by_id: dict[str, list[str]] = defaultdict(list)
     for clip in clips:
         by_id[clip.clip_id].append(clip.video)

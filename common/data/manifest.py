@@ -86,10 +86,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _clip(row: dict[str, str], path: Path) -> Clip:
-    split = row["split"]
     try:
-        if split != "train" and split != "test":
-            raise ValueError(f"split {split!r}")
+        if row["split"] not in ("train", "test"):
+            raise ValueError(f"split {row['split']!r}")
         return Clip(
             clip_id=row["clip_id"],
             video=row["video"],
@@ -98,7 +97,9 @@ def _clip(row: dict[str, str], path: Path) -> Clip:
             fps=float(row["fps"]) if row["fps"] else None,
             nframes=int(row["nframes"]) if row["nframes"] else None,
             group=row["group"],
-            split=split,
+            split="test" if row["split"] == "test" else "train",
         )
     except ValueError as error:
-        raise DataError(f"{path}: row of clip {row['clip_id']!r} is damaged ({error}): prepare the data again") from None
+        raise DataError(
+            f"{path}: row of clip {row['clip_id']!r} is damaged ({error}): prepare the data again"
+        ) from None

@@ -27,7 +27,7 @@ class TestRule(BaseModel):
     rule: Literal["group", "random", "given"] = "random"
     """group: whole groups (subjects); random: clips of every class; given: the table's split column."""
     every: Annotated[int, Field(ge=2)] = 3
-    """Every n-th group in sorted order, or every n-th clip of each class in a shuffled order, starting with the first."""
+    """Every n-th group in sorted order, or every n-th clip of each class in a shuffled order, from the first on."""
     groups: tuple[str, ...] | None = None
     """With rule group: exactly these groups, and `every` is not used."""
 

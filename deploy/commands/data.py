@@ -6,6 +6,8 @@ import typer
 
 from aplt.deploy.commands.options import AsJson, ConfigFile, Overrides
 
+NAMES_SHOWN = 5
+
 app = typer.Typer(help="Prepare and check the clips of a configuration.", no_args_is_help=True)
 
 
@@ -32,5 +34,24 @@ def prepare(cfg: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(cfg: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Look for problems in clips, labels and prepared data; exit code 1 if there are errors."""
-    raise NotImplementedError
+    """Look for faults that training would not notice; exit code 1 if there are errors, 0 if there are warnings at most."""
+    from dataclasses import asdict
+
+    from aplt.common.data.check import check as find_faults
+    from aplt.deploy.config import load_config
+    from aplt.deploy.display import print_json
+
+    config = load_config(cfg, overrides or ())
+    findings = find_faults(root=config.data.root, prepared=config.data.prepared)
+    if as_json:
+        print_json([asdict(finding) for finding in findings])
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.severity} ({finding.kind}): {finding.message}")
+            shown = ", ".join(finding.names[:NAMES_SHOWN])
+            if finding.kind in ("missing", "quarantined"):
+                typer.echo(f"  {shown}" + (", ... (--json lists all)" if len(finding.names) > NAMES_SHOWN else ""))
+        if not findings:
+            typer.echo(f"{config.data.prepared}: no faults")
+    if any(finding.severity == "error" for finding in findings):
+        raise typer.Exit(1)

@@ -73,11 +73,11 @@ def _format_of(out: Path | None) -> Format:
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     """Yield files as they are given and the videos of folders in order; what does not exist is left to the decoder."""
-    from aplt.common.data.adapters import VIDEO_SUFFIXES
+    from aplt.common.data.adapters import VIDEO_EXTENSIONS
 
     for path in paths:
         if path.is_dir():
-            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+            yield from sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
         else:
             yield path
 

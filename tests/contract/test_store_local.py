@@ -18,10 +18,10 @@ import pytest
 import zarr
 
 from aplt.common.artifacts import Checkpoint
-from aplt.common.errors import ArtifactTimeoutError, CorruptArtifactError, RunError, StoreError
+from aplt.common.errors import ArtifactTimeoutError, CorruptArtifactError, StoreError
 from aplt.common.manifest import Provenance, describe_object, write_manifest
 from aplt.common.series import Series
-from aplt.common.store import ArtifactStore, split_run_url
+from aplt.common.store import ArtifactStore
 
 
 @pytest.fixture
@@ -253,82 +253,3 @@ def test_wait_starts_its_deadline_again_on_progress(local: ArtifactStore, monkey
     monkeypatch.setattr(time, "sleep", sleep)
     with pytest.raises(ArtifactTimeoutError, match=r"Waited 25\.0 s, the last 10 s of it without any progress for"):
         local.labels.wait(1, timeout_s=10, poll_s=5, progress=lambda: min(now_s, 15) // 5)
-
-
-@pytest.mark.parametrize("run", ["", "..", ".hidden", "a/b", "a b", "-x", "ü", "x" * 101, "a\n"])
-def test_bad_run_names_are_refused(tmp_path: Path, run: str) -> None:
-    with pytest.raises(RunError, match="expected 1 to 100 letters"):
-        ArtifactStore(str(tmp_path), run)
-
-
-@pytest.mark.parametrize(
-    ("url", "parts"),
-    [
-        ("demo", (".", "demo")),
-        ("runs/demo", ("runs", "demo")),
-        ("runs/demo/", ("runs", "demo")),
-        ("/demo", ("/", "demo")),
-        ("/data/runs/demo", ("/data/runs", "demo")),
-        ("file:///demo", ("file:///", "demo")),
-        ("file:///data/demo", ("file:///data", "demo")),
-        ("memory://name/demo", ("memory://name", "demo")),
-        ("s3://bucket/demo", ("s3://bucket", "demo")),
-        ("s3://bucket/x/demo", ("s3://bucket/x", "demo")),
-    ],
-)
-def test_split_run_url(url: str, parts: tuple[str, str]) -> None:
-    assert split_run_url(url) == parts
-
-
-@pytest.mark.parametrize("url", ["", "/", "s3://bucket", "s3://bucket/", "memory://", "file:///", "runs/..", "."])
-def test_split_run_url_needs_a_run(url: str) -> None:
-    with pytest.raises(RunError):
-        split_run_url(url)
-
-
-def one_line(error: pytest.ExceptionInfo[StoreError]) -> str:
-    """The message, which must be one short line that stands alone."""
-    (message,) = error.value.args
-    assert "\n" not in message
-    assert len(message) < 500
-    assert error.value.__suppress_context__
-    return str(message)
-
-
-def test_a_file_in_the_way_is_one_clear_error(tmp_path: Path, provenance: Provenance) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError) as error:
-        ArtifactStore(str(tmp_path / "file" / "runs"), "demo")
-    assert f"Cannot open the store {tmp_path}/file/runs: Not a directory" in one_line(error)
-    (tmp_path / "demo").write_text("")
-    with pytest.raises(StoreError) as error:
-        ArtifactStore(str(tmp_path), "demo").checkpoints.publish(tiny_checkpoint(), version=1, provenance=provenance)
-    assert "Not a directory" in one_line(error)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_an_unwritable_directory_is_one_clear_error(tmp_path: Path, provenance: Provenance) -> None:
-    store = ArtifactStore(str(tmp_path), "demo")
-    tmp_path.chmod(0o500)
-    with pytest.raises(StoreError) as error:
-        store.checkpoints.publish(tiny_checkpoint(), version=1, provenance=provenance)
-    tmp_path.chmod(0o700)
-    assert "Permission denied" in one_line(error)
-    assert "choose a directory that this user may write" in one_line(error)
-
-
-@pytest.mark.parametrize(
-    ("url", "options", "expected"),
-    [
-        ("file://host/x", {}, "names no absolute path"),
-        ("nothing://x", {}, "Unable to recognise URL"),
-        ("s3://bucket", {"regoin": "x"}, "regoin.* is not valid .*correct the store options"),
-        ("s3://bucket", {"timeout": "soon"}, 'failed to parse "soon" as Duration'),
-        ("s3://", {}, "Cannot open the store s3://: "),
-    ],
-)
-def test_a_bad_url_or_option_is_one_clear_error(url: str, options: dict[str, str], expected: str) -> None:
-    with pytest.raises(StoreError, match=expected) as error:
-        ArtifactStore(url, "demo", options=options)
-    (message,) = error.value.args
-    assert "\n" not in message

@@ -18,9 +18,7 @@ def test_an_epoch_shows_every_unlabelled_clip(
     num_labeled: int, num_unlabeled: int, batch_size: int, mu: int, epoch: int
 ) -> None:
     order = list(
-        epoch_order(
-            epoch, seed=3, num_labeled=num_labeled, num_unlabeled=num_unlabeled, batch_size=batch_size, mu=mu
-        )
+        epoch_order(epoch, seed=3, num_labeled=num_labeled, num_unlabeled=num_unlabeled, batch_size=batch_size, mu=mu)
     )
     assert len(order) == steps_per_epoch(num_unlabeled, batch_size=batch_size, mu=mu)
     shown = np.concatenate([step.unlabeled_B for step in order])

@@ -55,9 +55,7 @@ def test_a_plan_that_cannot_work_is_refused(changed: dict[str, int], message: st
         Schedule(**{"warmup_epochs": 2, "epochs": 4, "phase_epochs": 2, "lead_epochs": 1} | changed)
 
 
-@given(
-    warmup=st.integers(2, 8), epochs=st.integers(0, 20), phase=st.integers(1, 7), lead=st.integers(0, 1)
-)
+@given(warmup=st.integers(2, 8), epochs=st.integers(0, 20), phase=st.integers(1, 7), lead=st.integers(0, 1))
 def test_no_service_ever_waits_for_what_the_other_cannot_have_sent(
     warmup: int, epochs: int, phase: int, lead: int
 ) -> None:

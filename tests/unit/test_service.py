@@ -63,9 +63,9 @@ def test_a_failure_is_told(store: ArtifactStore) -> None:
 
 
 def test_a_second_service_of_a_role_is_refused(store: ArtifactStore) -> None:
-    with RoleClaim(store, "trainer"), RoleClaim(store, "labeler"):
-        with pytest.raises(RunError, match=r"has a trainer already.*aplt stop trainer"):
-            RoleClaim(store, "trainer")
+    refused = pytest.raises(RunError, match=r"has a trainer already.*aplt stop trainer")
+    with RoleClaim(store, "trainer"), RoleClaim(store, "labeler"), refused:
+        RoleClaim(store, "trainer")
     assert RoleClaim(store, "trainer").number == 2
 
 

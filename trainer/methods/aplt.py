@@ -58,6 +58,11 @@ class APLT(Method[APLTConfig]):
         self.register_buffer("label", torch.full((num_unlabeled,), -1, dtype=torch.int64))
         self.register_buffer("version", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def labels_version(self) -> int:
+        """The label version in use, 0 before the first."""
+        return int(self.version)
+
     def adopt(self, labels: LabelVersion) -> None:
         """Take over prototypes and kept labels; the rows of `labels` are the unlabelled clips in their order."""
         kept_N = torch.from_numpy(labels.kept_N.copy())
@@ -68,7 +73,7 @@ class APLT(Method[APLTConfig]):
 
     def loss(self, model: nn.Module, batch: Batch) -> StepOutput:
         """L = L_logits + lambda L_margin (Eq. 9); during the warm-up L_logits alone (Eq. 3)."""
-        warm_up = int(self.version) == 0
+        warm_up = self.labels_version == 0
         views = forward_views(
             model,
             batch.labeled_weak,

@@ -62,6 +62,11 @@ class Method(nn.Module, Generic[C]):
         self.num_unlabeled = num_unlabeled
         self.normalize = normalize
 
+    @property
+    def labels_version(self) -> int:
+        """The label version in use, 0 before the first."""
+        return 0
+
     def adopt(self, labels: LabelVersion) -> None:
         """Take over a label version at a phase boundary. Only methods that train with labels are asked."""
         raise NotImplementedError(f"{type(self).__name__} does not train with label versions")
@@ -79,6 +84,6 @@ def forward_views(model: nn.Module, *views: Tensor | None) -> list[tuple[Tensor,
     return list(zip(features_ND.float().split(sizes), logits_NK.float().split(sizes), strict=True))
 
 
-def int_tensor(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def int_tensor(values: np.ndarray) -> Tensor:
     """Return an int64 tensor that shares nothing with `values`."""
     return torch.from_numpy(values.astype(np.int64))

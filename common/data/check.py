@@ -1,0 +1,93 @@
+"""Faults of a prepared data directory that training would not notice."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aplt.common.data.cache import DECODED, STATUS, wrong_rows
+from aplt.common.data.manifest import read_csv
+from aplt.common.data.prepared import QUARANTINE, PreparedData, read_about
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fault: what is wrong in one line, and the clips (or classes) it is about."""
+
+    kind: Literal["missing", "quarantined", "damaged", "duplicate", "leak", "few labels", "shared group"]
+    severity: Literal["error", "warning"]
+    message: str
+    names: tuple[str, ...]
+
+
+def check(*, root: Path, prepared: Path, min_labels: int = 2) -> list[Finding]:
+    """Return what is wrong with prepared data, errors first. Reads the whole clip cache.
+
+    Args:
+        root: Where the videos lie; those that are gone are reported.
+        prepared: The prepared directory.
+        min_labels: Classes with fewer labelled clips are reported.
+
+    Raises:
+        DataError: the directory is not prepared.
+    """
+    data = PreparedData.open(prepared)
+    about = read_about(prepared) or {}
+    folder = prepared / "cache" / about["cache"]
+    findings = [*_files(data, root, prepared), *_pixels(data, folder), *_labels(data, min_labels), *_groups(data)]
+    return sorted(findings, key=lambda finding: finding.severity)
+
+
+def _files(data: PreparedData, root: Path, prepared: Path) -> Iterator[Finding]:
+    gone = tuple(clip.clip_id for clip in data.manifest if not (root / clip.video).is_file())
+    if gone:
+        yield Finding("missing", "warning", f"{len(gone)} videos are no longer in {root}", gone)
+    bad = [(row["clip_id"], row["reason"]) for row in read_csv(prepared / QUARANTINE, ("clip_id", "reason"))]
+    for reason, count in Counter(reason for _, reason in bad).most_common():
+        names = tuple(clip_id for clip_id, why in bad if why == reason)
+        yield Finding("quarantined", "warning", f"{count} clips are left out: {reason}", names)
+
+
+def _pixels(data: PreparedData, folder: Path) -> Iterator[Finding]:
+    status = np.load(folder / STATUS)
+    damaged = tuple(data.manifest[row].clip_id for row in wrong_rows(folder, status))
+    if damaged:
+        yield Finding("damaged", "error", f"{len(damaged)} clips in {folder} are damaged: delete it", damaged)
+    for rows in _equal_rows(data, status):
+        names = tuple(data.manifest[row].clip_id for row in rows)
+        if len({data.manifest[row].split for row in rows}) > 1:
+            yield Finding("leak", "warning", f"{' and '.join(names)} are the same, for training and for testing", names)
+        else:
+            yield Finding("duplicate", "warning", f"{' and '.join(names)} are the same", names)
+
+
+def _equal_rows(data: PreparedData, status: NDArray[Any]) -> Iterator[list[int]]:
+    by_checksum: dict[int, list[int]] = defaultdict(list)
+    for row in np.flatnonzero(status["state"] == DECODED):
+        by_checksum[int(status["checksum"][row])].append(int(row))
+    for rows in by_checksum.values():
+        equal = [row for row in rows if np.array_equal(data.clips.clips[row], data.clips.clips[rows[0]])]
+        if len(equal) > 1:
+            yield equal
+
+
+def _labels(data: PreparedData, min_labels: int) -> Iterator[Finding]:
+    counts = np.bincount(data.labels_M, minlength=len(data.class_names))
+    few = tuple(name for name, count in zip(data.class_names, counts, strict=True) if count < min_labels)
+    if few:
+        message = f"{len(few)} classes have fewer than {min_labels} labelled clips: {', '.join(few)}"
+        yield Finding("few labels", "warning", message, few)
+
+
+def _groups(data: PreparedData) -> Iterator[Finding]:
+    groups = {split: {clip.group for clip in data.manifest if clip.split == split} for split in ("train", "test")}
+    shared = tuple(sorted((groups["train"] & groups["test"]) - {""}))
+    if shared:
+        message = f"{len(shared)} groups are in the training and in the test set: accuracy is not that of new subjects"
+        yield Finding("shared group", "warning", message, shared)

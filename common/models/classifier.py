@@ -1,0 +1,70 @@
+"""A frame network with temporal shift, made into a clip classifier.
+
+Letters: B batch, T frames, C channels, H W height and width, D features, K classes. "BT" frames of one clip lie together.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class VideoClassifier(nn.Module):
+    """Clips [B, T, 3, H, W] to (features [B, D], logits [B, K]).
+
+    A clip's features are the mean of its frames' features; the logits are a linear function of them, without dropout.
+    `backbone(frames, num_frames)` turns frames [B*T, 3, H, W] of clips with `num_frames` frames each into [B*T, D].
+    """
+
+    def __init__(self, backbone: nn.Module, *, feature_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.backbone = backbone
+        self.head = nn.Linear(feature_dim, num_classes)
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and logits of clips with any number of frames, of any size."""
+        num_clips, num_frames = clips.shape[:2]
+        frame_features = self.backbone(clips.flatten(0, 1), num_frames)
+        features_BD = frame_features.view(num_clips, num_frames, self.feature_dim).mean(1)
+        return features_BD, self.head(features_BD)
+
+
+def temporal_shift(frames: Tensor, num_frames: int) -> Tensor:
+    """Return features [B*T, C, H, W] with some channels taken from the neighbouring frames of the same clip.
+
+    The first eighth of the channels comes from the next frame, the second eighth from the previous one, and the rest
+    stays; frames beyond the ends count as zeros (TSM, Lin et al. 2019, section 3.2).
+    """
+    shifted: Tensor = _Shift.apply(frames, num_frames)  # type: ignore[no-untyped-call]
+    return shifted
+
+
+class _Shift(torch.autograd.Function):
+    """One copy forward and one backward; autograd through slices would keep and add up several."""
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, num_frames: int) -> Tensor:
+        ctx.num_frames = num_frames
+        return _moved(frames, num_frames, earlier=slice(0, frames.shape[1] // 8))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        # What came from the next frame goes back to it: the same move with the two eighths exchanged.
+        eighth = gradients[0].shape[1] // 8
+        return _moved(gradients[0], ctx.num_frames, earlier=slice(eighth, 2 * eighth)), None
+
+
+def _moved(frames: Tensor, num_frames: int, *, earlier: slice) -> Tensor:
+    """A copy whose channels `earlier` moved one frame to the front, and the other eighth one frame to the back."""
+    eighth = frames.shape[1] // 8
+    later = slice(eighth, 2 * eighth) if earlier.start == 0 else slice(0, eighth)
+    moved = frames.clone()
+    source, target = frames.unflatten(0, (-1, num_frames)), moved.unflatten(0, (-1, num_frames))
+    target[:, :-1, earlier] = source[:, 1:, earlier]
+    target[:, -1, earlier] = 0
+    target[:, 1:, later] = source[:, :-1, later]
+    target[:, 0, later] = 0
+    return moved

@@ -1,0 +1,64 @@
+"""A network small enough to train on one CPU core."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aplt.common.models.classifier import VideoClassifier, temporal_shift
+
+STEM = 32
+BLOCKS = ((32, 1), (64, 2), (96, 2), (128, 1))
+"""Channels and stride of each block."""
+
+
+def tiny_tsm(*, num_classes: int) -> VideoClassifier:
+    """Return four residual blocks with temporal shift behind a stem that shrinks frames to a quarter of their side.
+
+    Time on a core goes into memory traffic at high resolution rather than into arithmetic, hence the coarse stem.
+    """
+    return VideoClassifier(TinyBackbone(), feature_dim=BLOCKS[-1][0], num_classes=num_classes)
+
+
+class TinyBackbone(nn.Module):
+    """Frames [B*T, 3, H, W] to features [B*T, 128]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, STEM, 7, stride=4, padding=3, bias=False)
+        self.norm = nn.BatchNorm2d(STEM)
+        widths = (STEM, *(width for width, _ in BLOCKS))
+        self.blocks = nn.ModuleList(
+            TinyBlock(before, width, stride) for before, (width, stride) in zip(widths, BLOCKS, strict=False)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, frames: Tensor, num_frames: int) -> Tensor:
+        """Return the pooled features of each frame."""
+        x = F.relu(self.norm(self.conv(frames)), inplace=True)
+        for block in self.blocks:
+            x = block(x, num_frames)
+        return x.mean((2, 3))
+
+
+class TinyBlock(nn.Module):
+    """A basic residual block (He et al. 2016) with the shift before its first convolution."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if before != width or stride != 1:
+            self.shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor, num_frames: int) -> Tensor:
+        """Return the block's output for frames of clips that have `num_frames` each."""
+        y = F.relu(self.norm1(self.conv1(temporal_shift(x, num_frames))), inplace=True)
+        y = self.norm2(self.conv2(y))
+        y += self.shortcut(x)
+        return F.relu(y, inplace=True)

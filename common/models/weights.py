@@ -1,0 +1,118 @@
+"""Weight files read into a network. Nothing is ever unpickled or downloaded."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from aplt.common.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+IMAGENET_FILES = {"tsm_resnet18": "resnet18-f37072fd.pth", "tsn_resnet18": "resnet18-f37072fd.pth"}
+"""Network -> the name that torchvision gives to its backbone's ImageNet weights."""
+
+MAX_NAMED = 3
+
+
+def imagenet_file(name: str, weights_dir: Path | None) -> Path:
+    """Return where the ImageNet weights of network `name` lie.
+
+    Raises:
+        ConfigError: there are none for this network, or the file is not there.
+    """
+    if name not in IMAGENET_FILES:
+        raise ConfigError(
+            f"model.init imagenet: there are no ImageNet weights for {name}; use init: scratch, or one of the networks "
+            f"{', '.join(IMAGENET_FILES)}"
+        )
+    folder = weights_dir or Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / IMAGENET_FILES[name]
+    if not path.is_file():
+        raise ConfigError(
+            f"model.init imagenet: {path} is not there and nothing is downloaded; put torchvision's "
+            f"{path.name} into that folder, or name its folder with model.weights_dir"
+        )
+    return path
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a weight file with torchvision's names or with the network's own.
+
+    A classification head of another number of classes is left out, with a line in the log.
+
+    Raises:
+        ConfigError: the file cannot be read, or its tensors do not fit the network.
+    """
+    found = _own_names(read_weights(path))
+    wanted = model.state_dict()
+    for name in ("head.weight", "head.bias"):
+        if name in found and found[name].shape != wanted[name].shape:
+            shapes = f"{tuple(found[name].shape)}, the network's {tuple(wanted[name].shape)}"
+            logger.info("%s: %s has shape %s; the head starts from scratch", path, name, shapes)
+            del found[name]
+    problems = _mismatches(found, wanted)
+    if problems:
+        more = f" and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
+        raise ConfigError(
+            f"the weights in {path} do not fit this network: {'; '.join(problems[:MAX_NAMED])}{more}. "
+            "Set model.name to the network that they come from, or model.init to another file"
+        )
+    model.load_state_dict(found, strict=False)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a .pth, .pt or .safetensors file or of a published checkpoint's folder.
+
+    Raises:
+        ConfigError: there is no such file or it is not of these kinds.
+    """
+    if (path / "manifest.json").is_file():
+        attempt = json.loads((path / "manifest.json").read_text())["attempt"]
+        path = path / attempt / "weights.safetensors"
+    if not path.is_file():
+        raise ConfigError(f"model.init: {path} is not there; expected scratch, imagenet or the path of a weight file")
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
+        raise ConfigError(f"model.init: {path} has an unknown ending; expected .pth, .pt or .safetensors")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ConfigError(f"model.init: {path} cannot be read as weights: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(f"model.init: {path} holds no plain table of tensors; save model.state_dict() alone")
+    return content
+
+
+def _load_pickled(path: Path) -> object:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    return content["state_dict"] if isinstance(content, dict) and "state_dict" in content else content
+
+
+def _own_names(found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision calls the head `fc` and has no prefix for the rest."""
+    if any(name.startswith("backbone.") for name in found):
+        return dict(found)
+    return {
+        f"head.{name.removeprefix('fc.')}" if name.startswith("fc.") else f"backbone.{name}": value
+        for name, value in found.items()
+    }
+
+
+def _mismatches(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
+    # Step counters are absent from old files and play no part; a head may be absent.
+    optional = {name for name in wanted if name.startswith("head.") or name.endswith("num_batches_tracked")}
+    missing = [f"{name} is missing" for name in wanted if name not in found and name not in optional]
+    unknown = [f"{name} is unknown" for name in found if name not in wanted]
+    shapes = [
+        f"{name} has shape {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in found
+        if name in wanted and found[name].shape != wanted[name].shape
+    ]
+    return shapes + missing + unknown
