@@ -95,11 +95,9 @@ def strong_view(
     of Cutout's square is U(0, `cutout`) of the view's. The result is normalised, float32 [B, T, 3, h, w].
     """
     maps = _crop_maps(clips.shape, uniform(rows_B, 4, seed=seed, epoch=epoch, view=f"{view}/crop"), scale, flip)
-    draws = uniform(rows_B, 2 * num_ops, seed=seed, epoch=epoch, view=f"{view}/operations")
-    chosen_BN = (draws[:, :num_ops] * len(OPERATIONS)).astype(np.int64)
-    low_BN, high_BN = np.array(list(RANGES.values()))[chosen_BN].transpose(2, 0, 1)
-    magnitude_BN = low_BN + (high_BN - low_BN) * draws[:, num_ops:]
-
+    chosen_BN, magnitude_BN = _draw_operations(
+        uniform(rows_B, 2 * num_ops, seed=seed, epoch=epoch, view=f"{view}/operations")
+    )
     inner, moved_B = _operation_maps(chosen_BN, magnitude_BN)
     frames = _resample(clips, maps @ inner, crop_size)
     _fill_outside(frames, inner, np.flatnonzero(moved_B))
@@ -136,6 +134,14 @@ def _crop_maps(
     maps[:, 1, 2] = (2 * draws_B4[:, 2] - 1) * (1 - side_B / height)
     maps[:, 2, 2] = 1
     return maps
+
+
+def _draw_operations(draws: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Numbers [B, N] of operations and their magnitudes [B, N] from draws [B, 2 N]."""
+    choice_BN, height_BN = np.split(draws, 2, axis=1)
+    chosen_BN = (choice_BN * len(OPERATIONS)).astype(np.int64)
+    low_BN, high_BN = np.moveaxis(np.array(list(RANGES.values()))[chosen_BN], -1, 0)
+    return chosen_BN, low_BN + (high_BN - low_BN) * height_BN
 
 
 def _operation_maps(

@@ -87,5 +87,5 @@ OPERATIONS: dict[str, Callable[[Tensor, float], None]] = {
 
 def _grey(frames: Tensor) -> Tensor:
     """Luma (ITU-R 601) of the frames, [T, 1, h, w]."""
-    red, green, blue = frames.split(1, dim=1)
+    red, green, blue = frames[:, :1], frames[:, 1:2], frames[:, 2:]
     return (red * 0.299).add_(green * 0.587).add_(blue * 0.114)

@@ -85,11 +85,6 @@ def look_at(root: Path, *, labels: Path | None, group_regex: str | None) -> Surv
         if labels is None
         else read_table(root, labels, group_regex=group_regex)
     )
-    without = [clip.video for clip in clips if not clip.group]
-    if group_regex is not None and without:
-        raise DataError(
-            f"{group_regex!r} finds no subject in {len(without)} of {len(clips)} names, such as {without[0]}"
-        )
     groups = Counter(clip.group for clip in clips if clip.group)
     if not groups:
         stems = [(PurePosixPath(clip.video).stem, clip.label or "") for clip in clips]

@@ -27,6 +27,7 @@ from aplt.labeler.pictures import (
     new_figure,
     percent,
     printable,
+    shorten,
     to_png,
 )
 
@@ -62,7 +63,7 @@ def contact_sheet(
     of_class = labels.labels_N == label
     truth_N = truth[labels.rows_N]
     relative_N = relative_distances(labels)
-    figure = new_figure(f"{printable(class_names[label])}: clips with this pseudo-label", subtitle)
+    figure = new_figure(f"{shorten(class_names[label], 40)}: clips with this pseudo-label", subtitle)
     summary = _describe(labels, of_class, truth_N, label)
     figure.text(_LEFT / WIDTH, 1 - 118 / HEIGHT, summary, size=SMALL, color=INK, va="top", parse_math=False)
     ax = figure.add_axes((0, 0, 1, 1))

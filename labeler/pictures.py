@@ -49,8 +49,8 @@ def new_figure(title: str, subtitle: str) -> Figure:
     """Return an empty figure with a heading; no state of pyplot is touched, so threads do not disturb each other."""
     figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(0.025, 0.972, title, size=TITLE, weight="bold", color=INK, va="top", parse_math=False)
-    figure.text(0.025, 0.917, subtitle, size=LABEL, color=MUTED, va="top", parse_math=False)
+    figure.text(0.025, 0.972, shorten(title, 70), size=TITLE, weight="bold", color=INK, va="top", parse_math=False)
+    figure.text(0.025, 0.917, shorten(subtitle, 100), size=LABEL, color=MUTED, va="top", parse_math=False)
     return figure
 
 
@@ -255,6 +255,12 @@ def spread(values: Sequence[float], *, gap: float, low: float, high: float) -> l
 def percent(value: float) -> str:
     """Return a share as text."""
     return f"{100 * value:.1f} %"
+
+
+def shorten(text: str, length: int) -> str:
+    """Return the printable text, its end cut off if it is longer than this."""
+    text = printable(text)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def printable(text: str) -> str:

@@ -38,7 +38,7 @@ class ClassSums:
 
     def means(self, empty_KD: Tensor | None = None) -> Tensor:
         """Return the float64 means [K, D]; a class without samples gets its row of `empty_KD`, or zeros."""
-        means_KD = self._sums_KD / (self.counts_K.clamp_min(1) * self._scale)[:, None]
+        means_KD = self._sums_KD / (self.counts_K.clamp_min(1).double() * self._scale)[:, None]
         return means_KD if empty_KD is None else torch.where(self.counts_K[:, None] > 0, means_KD, empty_KD)
 
 

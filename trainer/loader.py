@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aplt.common.views import Augmentation
 from aplt.common.data.prepared import PreparedData
+from aplt.common.views import Augmentation
 from aplt.trainer.methods import Batch, Method
 from aplt.trainer.order import StepOrder, epoch_order, steps_per_epoch
 

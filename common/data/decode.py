@@ -97,7 +97,7 @@ def serve(pipe: Connection, spec: FrameSpec, timeout_s: float, decoder: Decoder)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     try:
-        pipe.send(_load())
+        pipe.send(_load() if decoder is decode_clip else None)
         while True:
             job = pipe.recv()
             signal.setitimer(signal.ITIMER_REAL, timeout_s + SPARE_S)

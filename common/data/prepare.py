@@ -113,6 +113,7 @@ def prepare(
         with CacheWriter(prepared / "cache" / key, settings=settings, identities=identities) as cache:
             missing = cache.missing(timeout_s)
             cache.require_space(len(missing))
+            report(PrepareProgress("decoding", len(source) - len(missing), len(source)))
             outcomes = decode_clips(
                 [_job(row, source[row], root) for row in missing],
                 spec=frame_spec(settings),
@@ -120,7 +121,6 @@ def prepare(
                 timeout_s=timeout_s,
                 decoder=decoder,
             )
-            report(PrepareProgress("decoding", len(source) - len(missing), len(source)))
             with closing(outcomes):
                 for done, (job, outcome) in enumerate(outcomes, start=len(source) - len(missing) + 1):
                     cache.add(job.index, outcome)
@@ -128,22 +128,23 @@ def prepare(
                         logger.warning("%s goes into quarantine: %s", source[job.index].clip_id, outcome.reason)
                         _refuse_too_many(_bad(source, cache), len(source), prepared, max_bad_share)
                     report(PrepareProgress("decoding", done, len(source)))
-            _refuse_too_many(_bad(source, cache), len(source), prepared, max_bad_share)
+            bad = _bad(source, cache)
+            _refuse_too_many(bad, len(source), prepared, max_bad_share)
             cache.finish()
-            bad = dict(_bad(source, cache))
             manifest = [
                 _row(clip, status, "test" if clip.clip_id in test_ids else "train")
                 for clip, status in zip(source, cache.status, strict=True)
             ]
         usable = {clip_id: label for clip_id, label in drawn.items() if clip_id not in bad}
+        write_text(prepared / QUARANTINE, _quarantine(bad))  # the next line may end here and names this file
         require_labeled_classes(names, usable, where=f"that can be decoded, see {prepared / QUARANTINE}")
         unlabeled = [clip_id for clip_id in train if clip_id not in drawn and clip_id not in bad]
-        truth = [(clip.clip_id, clip.label) for clip in source if clip.label is not None]
+        truth = {clip.clip_id: clip.label for clip in source if clip.label is not None}
         files = {
             MANIFEST: manifest_text(manifest),
             CLASSES: json.dumps(names, ensure_ascii=False, indent=2) + "\n",
-            TRUTH: csv_text(("clip_id", "label"), truth),
-            QUARANTINE: csv_text(("clip_id", "reason"), bad.items()),
+            TRUTH: csv_text(("clip_id", "label"), truth.items()),
+            QUARANTINE: _quarantine(bad),
             LABELED: csv_text(("clip_id", "label"), sorted(usable.items())),
             UNLABELED: "".join(f"{clip_id}\n" for clip_id in unlabeled),
         }
@@ -156,7 +157,7 @@ def prepare(
         }
         files[SPLIT] = json.dumps(about_split, indent=2) + "\n"
         _write(prepared, files, key, settings)
-    counts = Counter(label for clip_id, label in truth if clip_id not in bad)
+    counts = Counter(label for clip_id, label in truth.items() if clip_id not in bad)
     return PrepareReport(
         num_clips=len(source),
         num_train=len(usable) + len(unlabeled),
@@ -227,8 +228,12 @@ def _job(row: int, clip: SourceClip, root: Path) -> Job:
     return Job(row, os.path.abspath(root / clip.video), clip.start, clip.end)
 
 
-def _bad(source: list[SourceClip], cache: CacheWriter) -> list[tuple[str, str]]:
-    return [(source[row].clip_id, failure.reason) for row, failure in sorted(cache.failures.items())]
+def _bad(source: list[SourceClip], cache: CacheWriter) -> dict[str, str]:
+    return {source[row].clip_id: failure.reason for row, failure in sorted(cache.failures.items())}
+
+
+def _quarantine(bad: Mapping[str, str]) -> str:
+    return csv_text(("clip_id", "reason"), bad.items())
 
 
 def _row(clip: SourceClip, status: np.void, split: Split) -> Clip:
@@ -264,12 +269,12 @@ def _write(prepared: Path, files: Mapping[str, str], cache: str, settings: Mappi
     write_text(prepared / PREPARED, json.dumps(about, indent=2) + "\n")
 
 
-def _refuse_too_many(bad: list[tuple[str, str]], num_clips: int, prepared: Path, max_bad_share: float) -> None:
+def _refuse_too_many(bad: Mapping[str, str], num_clips: int, prepared: Path, max_bad_share: float) -> None:
     if len(bad) <= max_bad_share * num_clips:
         return
     (prepared / PREPARED).unlink(missing_ok=True)
-    write_text(prepared / QUARANTINE, csv_text(("clip_id", "reason"), bad))
-    first = "; ".join(f"{clip_id}: {reason}" for clip_id, reason in bad[:3])
+    write_text(prepared / QUARANTINE, _quarantine(bad))
+    first = "; ".join(f"{clip_id}: {reason}" for clip_id, reason in list(bad.items())[:3])
     raise DataError(
         f"{len(bad)} of {num_clips} clips cannot be decoded, more than data.max_bad_share {max_bad_share:g} allows "
         f"({first}; all in {prepared / QUARANTINE}): repair or remove them, or raise data.max_bad_share"

@@ -1,6 +1,6 @@
 """A frame network with temporal shift, made into a clip classifier.
 
-Letters: B batch, T frames, C channels, H W height and width, D features, K classes. "BT" frames of one clip lie together.
+Letters: B batch, T frames, C channels, H W height and width, D features, K classes. The frames of a clip are adjacent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def temporal_shift(frames: Tensor, num_frames: int) -> Tensor:
     The first eighth of the channels comes from the next frame, the second eighth from the previous one, and the rest
     stays; frames beyond the ends count as zeros (TSM, Lin et al. 2019, section 3.2).
     """
-    shifted: Tensor = _Shift.apply(frames, num_frames)  # type: ignore[no-untyped-call]
+    shifted: Tensor = _Shift.apply(frames, num_frames)
     return shifted
 
 
@@ -62,7 +62,8 @@ def _moved(frames: Tensor, num_frames: int, *, earlier: slice) -> Tensor:
     eighth = frames.shape[1] // 8
     later = slice(eighth, 2 * eighth) if earlier.start == 0 else slice(0, eighth)
     moved = frames.clone()
-    source, target = frames.unflatten(0, (-1, num_frames)), moved.unflatten(0, (-1, num_frames))
+    shape = (-1, num_frames, *frames.shape[1:])
+    source, target = frames.view(shape), moved.view(shape)
     target[:, :-1, earlier] = source[:, 1:, earlier]
     target[:, -1, earlier] = 0
     target[:, 1:, later] = source[:, :-1, later]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -10,6 +11,8 @@ from aplt.common.models.classifier import VideoClassifier, temporal_shift
 STEM = 32
 BLOCKS = ((32, 1), (64, 2), (96, 2), (128, 1))
 """Channels and stride of each block."""
+CONTRAST = 3.0
+"""Differences between frames are about a third of the differences between pixels."""
 
 
 def tiny_tsm(*, num_classes: int) -> VideoClassifier:
@@ -21,7 +24,11 @@ def tiny_tsm(*, num_classes: int) -> VideoClassifier:
 
 
 class TinyBackbone(nn.Module):
-    """Frames [B*T, 3, H, W] to features [B*T, 128]."""
+    """Frames [B*T, 3, H, W] to features [B*T, 128].
+
+    The stem sees how a frame differs from the mean of its clip: from scratch and with few clips, small movements are
+    hard to find behind a static background, and training may never leave chance.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,10 +44,17 @@ class TinyBackbone(nn.Module):
 
     def forward(self, frames: Tensor, num_frames: int) -> Tensor:
         """Return the pooled features of each frame."""
-        x = F.relu(self.norm(self.conv(frames)), inplace=True)
+        x = F.relu(self.norm(self.conv(motion(frames, num_frames))), inplace=True)
         for block in self.blocks:
             x = block(x, num_frames)
         return x.mean((2, 3))
+
+
+def motion(frames: Tensor, num_frames: int) -> Tensor:
+    """Return the difference of each frame [B*T, C, H, W] to the mean frame of its clip, scaled to about unit size."""
+    clips = frames.view(-1, num_frames, *frames.shape[1:])
+    difference = CONTRAST * (clips - clips.mean(dim=1, keepdim=True))
+    return difference.flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 class TinyBlock(nn.Module):

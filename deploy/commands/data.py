@@ -34,7 +34,7 @@ def prepare(cfg: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def check(cfg: ConfigFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Look for faults that training would not notice; exit code 1 if there are errors, 0 if there are warnings at most."""
+    """Look for faults that training would not notice; exit code 1 if there are errors (warnings alone: 0)."""
     from dataclasses import asdict
 
     from aplt.common.data.check import check as find_faults

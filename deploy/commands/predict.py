@@ -57,6 +57,8 @@ def predict(
                 transient=True,
             )
         )
+        places = {str(path): place for place, path in enumerate(paths)}
+        answers.sort(key=lambda answer: places[answer["path"]])  # they come in the order in which they were decoded
         _write(answers, form=form, file=file)
     bad = [answer for answer in answers if "error" in answer]
     for answer in bad:

@@ -39,6 +39,11 @@ def _serve(role: Role, cfg: Path | None, overrides: list[str], *, quiet: bool) -
     import signal
 
     from aplt.common.errors import ConfigError
+
+    command = "train" if role == "trainer" else "label"
+    if cfg is None:
+        raise ConfigError(f"aplt {command} needs a configuration file: aplt {command} cfg.yaml")
+
     from aplt.common.service import StopRequestedError
     from aplt.deploy.config import load_config
     from aplt.deploy.display import messages
@@ -46,9 +51,6 @@ def _serve(role: Role, cfg: Path | None, overrides: list[str], *, quiet: bool) -
     from aplt.deploy.runs import run_url
     from aplt.deploy.services import run_service
 
-    command = "train" if role == "trainer" else "label"
-    if cfg is None:
-        raise ConfigError(f"aplt {command} needs a configuration file: aplt {command} cfg.yaml")
     config = load_config(cfg, overrides)
     logging.basicConfig(
         level=logging.WARNING if quiet else logging.INFO,

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from aplt.common.errors import ConfigError
+from aplt.common.models import MODELS, build_model
+from aplt.common.models.classifier import temporal_shift
+from aplt.common.models.weights import IMAGENET_FILES
+
+NUM_PARAMETERS = {"tiny_tsm": 498_410, "tsm_resnet18": 11_181_642, "tsn_resnet18": 11_181_642}
+ALL = pytest.mark.parametrize("name", sorted(MODELS))
+
+
+def clips_of(num: int = 2, num_frames: int = 8, size: int = 32, seed: int = 0) -> Tensor:
+    return torch.randn(num, num_frames, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def logits_of(model: nn.Module, clips: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits: Tensor = model.eval()(clips)[1]
+    return logits
+
+
+def test_shift_worked_by_hand() -> None:
+    # Two clips of three frames, 8 channels of one pixel; the value is 100 clip + 10 frame + channel.
+    frames = torch.tensor([[100.0 * b + 10 * t + c for c in range(8)] for b in (1, 2) for t in (1, 2, 3)])
+    shifted = temporal_shift(frames[:, :, None, None], 3)[:, :, 0, 0]
+    assert shifted[:, 0].tolist() == [120, 130, 0, 220, 230, 0]  # from the next frame
+    assert shifted[:, 1].tolist() == [0, 111, 121, 0, 211, 221]  # from the previous frame
+    assert torch.equal(shifted[:, 2:], frames[:, 2:])
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("num_frames", [1, 2, 4])
+def test_shift_of_folded_frames_agrees_with_whole_clips(memory_format: torch.memory_format, num_frames: int) -> None:
+    clips = clips_of(3, num_frames).repeat(1, 1, 6, 1, 1)[:, :, :17]
+    expected = clips.clone()
+    expected[:, :, :4] = 0
+    expected[:, :-1, :2] = clips[:, 1:, :2]
+    expected[:, 1:, 2:4] = clips[:, :-1, 2:4]
+    folded = clips.flatten(0, 1).contiguous(memory_format=memory_format)
+    shifted = temporal_shift(folded, num_frames)
+    assert shifted.is_contiguous(memory_format=memory_format)
+    assert torch.equal(shifted.view(expected.shape), expected)
+
+
+def test_shift_has_the_right_gradient() -> None:
+    frames = torch.randn(6, 16, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: temporal_shift(x, 3), frames)
+
+
+@ALL
+def test_features_and_logits(name: str) -> None:
+    model = build_model(name, num_classes=10).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) == NUM_PARAMETERS[name]
+    for num_frames, size in ((8, 56), (4, 40)):
+        features, logits = model(clips_of(2, num_frames, size))
+        assert features.shape == (2, model.feature_dim)
+        assert logits.shape == (2, 10)
+        torch.testing.assert_close(logits, model.head(features))
+
+
+@ALL
+def test_clips_do_not_see_each_other_in_evaluation(name: str) -> None:
+    model = build_model(name, num_classes=3)
+    clips = clips_of(3)
+    torch.testing.assert_close(logits_of(model, clips)[1:2], logits_of(model, clips[1:2]), rtol=1e-4, atol=1e-5)
+
+
+@ALL
+def test_features_are_the_mean_over_frames(name: str) -> None:
+    model = build_model(name, num_classes=3).eval()
+    clips = clips_of()
+    with torch.no_grad():
+        of_frames = model.backbone(clips.flatten(0, 1), 8)
+        torch.testing.assert_close(model(clips)[0], of_frames.view(2, 8, -1).mean(1))
+
+
+@ALL
+def test_only_shifted_networks_see_the_order_of_frames(name: str) -> None:
+    model = build_model(name, num_classes=3)
+    clips = clips_of()
+    difference = (logits_of(model, clips) - logits_of(model, clips.flip(1))).abs().max()
+    if name == "tsn_resnet18":
+        assert difference < 1e-5
+    else:
+        assert difference > 1e-3
+
+
+@ALL
+def test_first_weights_depend_on_the_seed_alone(name: str) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = build_model(name, num_classes=3, seed=5).state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    again = build_model(name, num_classes=3, seed=5).state_dict()
+    other = build_model(name, num_classes=3, seed=6).state_dict()
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+@ALL
+def test_channels_last_and_bf16_agree_with_the_plain_network(name: str) -> None:
+    model = build_model(name, num_classes=3)
+    clips = clips_of()
+    plain = logits_of(model, clips)
+    model = model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(logits_of(model, clips), plain, rtol=1e-3, atol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = logits_of(model, clips)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain, rtol=0.1, atol=0.1 * float(plain.abs().max()))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_every_parameter_gets_a_gradient(autocast: bool) -> None:
+    model = build_model("tiny_tsm", num_classes=3).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        loss = nn.functional.cross_entropy(model(clips_of(4))[1], torch.tensor([0, 1, 2, 0]))
+    torch.autograd.backward(loss)
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
+
+
+def test_the_tiny_network_learns_the_direction_of_motion() -> None:
+    # A bar moves right or left; every single frame is equally likely in both classes.
+    generator = torch.Generator().manual_seed(0)
+    starts = torch.randint(0, 32, (32,), generator=generator)
+    labels = torch.arange(32) % 2
+    step = (labels * 2 - 1)[:, None] * torch.arange(4)
+    columns = (starts[:, None] + 4 * step) % 32
+    clips = torch.zeros(32, 4, 3, 32, 32)
+    for width in range(4):
+        clips.scatter_(4, ((columns + width) % 32)[:, :, None, None, None].expand(-1, -1, 3, 32, 1), 1.0)
+    model = build_model("tiny_tsm", num_classes=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.03, momentum=0.9)
+    for _ in range(25):
+        optimizer.zero_grad()
+        torch.autograd.backward(nn.functional.cross_entropy(model(clips)[1], labels))
+        optimizer.step()
+    assert (model(clips)[1].argmax(1) == labels).float().mean() > 0.95
+
+
+def test_an_unknown_network_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'r50' is unknown; expected one of tiny_tsm, tsm_resnet18, tsn_resnet18"):
+        build_model("r50", num_classes=3)
+
+
+@pytest.mark.parametrize("ending", [".pth", ".pt", ".safetensors"])
+def test_weights_come_back_from_a_file(tmp_path: Path, ending: str) -> None:
+    trained = build_model("tiny_tsm", num_classes=3, seed=1)
+    path = tmp_path / f"weights{ending}"
+    save_file(trained.state_dict(), path) if ending == ".safetensors" else torch.save(trained.state_dict(), path)
+    loaded = build_model("tiny_tsm", num_classes=3, init=str(path))
+    assert torch.equal(logits_of(loaded, clips_of()), logits_of(trained, clips_of()))
+
+
+def test_weights_come_back_from_a_published_checkpoint(tmp_path: Path) -> None:
+    trained = build_model("tiny_tsm", num_classes=3, seed=1)
+    (tmp_path / "a1").mkdir()
+    save_file(trained.state_dict(), tmp_path / "a1" / "weights.safetensors")
+    (tmp_path / "manifest.json").write_text(json.dumps({"attempt": "a1"}))
+    loaded = build_model("tiny_tsm", num_classes=3, init=str(tmp_path))
+    assert torch.equal(loaded.head.weight, trained.head.weight)
+
+
+def test_a_head_of_other_classes_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trained = build_model("tiny_tsm", num_classes=5, seed=1)
+    torch.save(trained.state_dict(), tmp_path / "w.pth")
+    with caplog.at_level(logging.INFO):
+        loaded = build_model("tiny_tsm", num_classes=3, init=str(tmp_path / "w.pth"))
+    assert loaded.head.weight.shape == (3, 128)
+    assert torch.equal(loaded.state_dict()["backbone.conv.weight"], trained.state_dict()["backbone.conv.weight"])
+    assert "the head starts from scratch" in caplog.text
+
+
+@pytest.mark.parametrize("name", sorted(IMAGENET_FILES))
+def test_imagenet_weights_are_read_from_a_local_folder(tmp_path: Path, name: str) -> None:
+    torchvision_models = pytest.importorskip("torchvision.models")
+    torch.manual_seed(3)
+    theirs = torchvision_models.resnet18()
+    state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
+    torch.save(state, tmp_path / IMAGENET_FILES[name])
+    model = build_model(name, num_classes=3, init="imagenet", weights_dir=tmp_path)
+    assert torch.equal(model.state_dict()["backbone.layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
+    if name == "tsn_resnet18":
+        theirs.fc = nn.Identity()
+        with torch.no_grad():
+            expected = theirs.eval()(clips_of(1, 1)[0])
+            torch.testing.assert_close(model.eval()(clips_of(1, 1))[0], expected)
+
+
+def test_missing_imagenet_weights_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"resnet18-f37072fd\.pth is not there and nothing is downloaded") as caught:
+        build_model("tsm_resnet18", num_classes=3, init="imagenet", weights_dir=tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(ConfigError, match=r"hub/checkpoints/resnet18-f37072fd\.pth.*model\.weights_dir"):
+        build_model("tsn_resnet18", num_classes=3, init="imagenet")
+    with pytest.raises(ConfigError, match=r"no ImageNet weights for tiny_tsm"):
+        build_model("tiny_tsm", num_classes=3, init="imagenet")
+
+
+def test_weights_that_do_not_fit_are_one_clear_error(tmp_path: Path) -> None:
+    state = build_model("tiny_tsm", num_classes=3).state_dict()
+    path = tmp_path / "w.pth"
+
+    def refused() -> str:
+        torch.save(state, path)
+        with pytest.raises(ConfigError) as caught:
+            build_model("tiny_tsm", num_classes=3, init=str(path))
+        assert len(caught.value.args) == 1
+        return str(caught.value)
+
+    kernel = state.pop("backbone.conv.weight")
+    assert "do not fit this network: backbone.conv.weight is missing. Set model.name" in refused()
+    state["backbone.conv.weight"] = kernel[:, :1]
+    assert "backbone.conv.weight has shape (32, 1, 7, 7) instead of (32, 3, 7, 7)" in refused()
+    state["backbone.conv.weight"] = kernel
+    state["backbone.extra"] = kernel
+    assert "backbone.extra is unknown" in refused()
+    torch.save(build_model("tsn_resnet18", num_classes=3).state_dict(), path)
+    with pytest.raises(ConfigError, match=r"and \d+ more"):
+        build_model("tiny_tsm", num_classes=3, init=str(path))
+
+
+def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    def refused(name: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            build_model("tiny_tsm", num_classes=3, init=str(tmp_path / name))
+        return str(caught.value)
+
+    assert "is not there; expected scratch, imagenet or the path" in refused("nothing.pth")
+    (tmp_path / "w.txt").write_text("")
+    assert "unknown ending" in refused("w.txt")
+    for name in ("w.pth", "w.safetensors"):
+        (tmp_path / name).write_bytes(b"not weights at all")
+        assert "cannot be read as weights" in refused(name)
+    torch.save({"epoch": 3}, tmp_path / "n.pth")
+    assert "no plain table of tensors" in refused("n.pth")
+    torch.save(Path("pickled"), tmp_path / "p.pth")
+    assert "cannot be read as weights" in refused("p.pth")
