@@ -71,6 +71,7 @@ def root(
 
 
 app.command(rich_help_panel=STARTING)(init.init)
+app.command(rich_help_panel=STARTING)(runs.demo)
 app.command(rich_help_panel=STARTING)(runs.launch)
 app.command(rich_help_panel=STARTING)(services.train)
 app.command(rich_help_panel=STARTING)(services.label)

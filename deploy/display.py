@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 import typer
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -33,15 +33,18 @@ def messages() -> Console:
     return _console(stderr=True)
 
 
-def make_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> Table:
+def make_table(
+    title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1
+) -> RenderableType:
     """Return a table whose first `left` columns are text and whose other columns are aligned as numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(columns))
     for number, column in enumerate(columns):
         is_text = number < left
         table.add_column(column, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    return table
+    # A title of its own: rich would break one of the table to the table's width.
+    return Group(*([Text(title, style="bold")] if title else []), table, "")
 
 
 def print_json(value: Any, file: TextIO | None = None) -> None:

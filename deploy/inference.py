@@ -44,9 +44,9 @@ class Classifier:
     device: torch.device
 
     @property
-    def head(self) -> str:
-        """What decides: the prototypes or the parametric head."""
-        return "head" if self.prototypes_KD is None else "prototypes"
+    def decided_by(self) -> str:
+        """What decides about a clip, in words."""
+        return "parametric head" if self.labels_version is None else f"prototypes of labels v{self.labels_version}"
 
     @torch.inference_mode()
     def probabilities(self, clips_BFSSC: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:

@@ -61,7 +61,7 @@ def fidget(pose: Pose, rng: Generator, time_T: Floats) -> None:
     pose.roll_T += rng.normal(0, 0.02) + sway(0.01) + shift(0.02)
     pose.shoulders_T2 += rng.normal(0, 0.006, 2) + shift(0.006)[:, None]
     for side in SIDES:
-        pose.hands_T22[:, side] += np.stack([shift(0.02), shift(0.02)], -1)
+        pose.hands_T22[:, side] += np.stack([shift(0.014), shift(0.014)], -1)
         pose.knees_T2[:, side] += rng.normal(0, 0.005) + shift(0.005)
     if rng.random() < 0.5:
         pose.blink_T[rng.integers(len(time_T))] = 1
@@ -72,7 +72,7 @@ def _nod(pose: Pose, rng: Generator, beat: Beat) -> None:
 
 
 def _shake_head(pose: Pose, rng: Generator, beat: Beat) -> None:
-    pose.yaw_T += rng.uniform(0.4, 0.7) * beat.wave_T
+    pose.yaw_T += rng.uniform(0.5, 0.85) * beat.wave_T
 
 
 def _tilt_head(pose: Pose, rng: Generator, beat: Beat) -> None:
@@ -88,7 +88,7 @@ def _touch_face(pose: Pose, rng: Generator, beat: Beat) -> None:
 
 
 def _touch_arm(pose: Pose, rng: Generator, beat: Beat) -> None:
-    _reach(pose, rng, beat, at=(0.6, 0.56), share=(0.6, 1.0))
+    _reach(pose, rng, beat, at=(0.6, 0.54), share=(0.75, 1.0))
 
 
 def _rub_hands(pose: Pose, rng: Generator, beat: Beat) -> None:
@@ -102,7 +102,7 @@ def _rub_hands(pose: Pose, rng: Generator, beat: Beat) -> None:
 
 
 def _tap_leg(pose: Pose, rng: Generator, beat: Beat) -> None:
-    pose.knees_T2[:, rng.integers(2)] += rng.uniform(0.035, 0.065) * np.abs(beat.wave_T)
+    pose.knees_T2[:, rng.integers(2)] += rng.uniform(0.045, 0.075) * np.abs(beat.wave_T)
 
 
 def _reach(pose: Pose, rng: Generator, beat: Beat, *, at: tuple[float, float], share: tuple[float, float]) -> None:

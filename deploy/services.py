@@ -15,7 +15,7 @@ from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog
 from aplt.common.service import Role, RoleClaim
 from aplt.deploy.config import RunConfig
-from aplt.deploy.runs import code_version, create_or_resume
+from aplt.deploy.runs import code_version, create_or_resume, record_data
 from aplt.labeler.report import write_report
 from aplt.labeler.service import Labeler, label_run
 from aplt.trainer.loop import Trainer, train
@@ -31,6 +31,7 @@ def run_service(role: Role, config: RunConfig) -> None:
     """
     store = create_or_resume(config, resume=False, join=True)
     data = PreparedData.open(config.data.prepared)
+    record_data(store, data)
     with RoleClaim(store, role) as claim, MetricLog(records_folder(config), role, claim=claim.number) as log:
         logger.info("%s of run %s, process %d of this role", role, config.run, claim.number)
         provenance = provenance_of(role, config)

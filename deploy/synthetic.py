@@ -28,7 +28,7 @@ from aplt.deploy.motion import ACTIONS, Beat, fidget, rest
 
 FPS = 15
 MIN_FRAMES, MAX_FRAMES = 12, 24
-IMBALANCE = 3.5  # clips of the most frequent class for one of the rarest
+IMBALANCE = 3.0  # clips of the most frequent class for one of the rarest
 MARKER = "clips.json"
 
 _GENERATOR = 1  # changes when the same settings give other pixels

@@ -8,6 +8,9 @@ import typer
 
 from aplt.deploy.commands.options import AsJson, Epoch, Run
 
+TOLERANCE = 0.005
+"""Other hardware rounds differently: a few clips in a thousand may change sides."""
+
 
 def evaluate(
     run: Run,
@@ -21,13 +24,15 @@ def evaluate(
     from aplt.deploy.display import make_table, output, percent, print_json
     from aplt.deploy.inference import evaluate_split, load_classifier
     from aplt.deploy.runs import find_run
+    from aplt.deploy.versions import evaluated
 
     store, config = find_run(run)
     classifier = load_classifier(store, config, epoch=epoch)
     scalars = evaluate_split(classifier, split=split)
+    recorded = evaluated(store, classifier.epoch) if split == "test" else {}
     if as_json:
         head = {"run": store.run, "epoch": classifier.epoch, "labels_version": classifier.labels_version}
-        print_json(head | {"split": split, "classes": classifier.names, "scalars": scalars})
+        print_json(head | {"split": split, "classes": classifier.names, "scalars": scalars, "recorded": recorded})
         return
     heads = [name for name in ("prototypes", "head") if f"{name}/accuracy" in scalars]
     rows = [
@@ -38,9 +43,14 @@ def evaluate(
             *((name, f"class_{c}") for c, name in enumerate(classifier.names)),
         ]
     ]
-    labels = "" if classifier.labels_version is None else f", prototypes of labels v{classifier.labels_version}"
-    title = f"{store.run} after epoch {classifier.epoch}{labels}: {scalars['clips']:.0f} {split} clips"
     console = output()
-    console.print(make_table(title, ["accuracy", *heads], rows))
+    state = f"{store.run} after epoch {classifier.epoch}, {classifier.decided_by}"
+    console.print(make_table(f"{state}: {scalars['clips']:.0f} {split} clips", ["accuracy", *heads], rows))
     if scalars["known"] < scalars["clips"]:
         console.print(f"{scalars['known']:.0f} of {scalars['clips']:.0f} clips have a known class")
+    for name in (f"{head}/accuracy" for head in heads):
+        if name in recorded and abs(recorded[name] - scalars[name]) > TOLERANCE:
+            console.print(
+                f"{name}: the labeler recorded {percent(recorded[name])} for this checkpoint. "
+                "The code, the clips or the machine differ from then"
+            )

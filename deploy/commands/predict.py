@@ -42,10 +42,7 @@ def predict(
     store, config = find_run(run)
     classifier = load_classifier(store, config, epoch=epoch)
     console = messages()
-    console.print(
-        f"{store.run} after epoch {classifier.epoch}, decided by "
-        + (f"the prototypes of labels v{classifier.labels_version}" if classifier.head == "prototypes" else "the head")
-    )
+    console.print(f"{store.run} after epoch {classifier.epoch}, decided by {classifier.decided_by}")
     with open_output(out, force=force) as file:
         answers = list(
             track(

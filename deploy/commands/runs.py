@@ -27,6 +27,15 @@ def launch(
     launching.launch(load_config(cluster, overrides or []), resume=resume, attach=not detach)
 
 
+def demo(
+    folder: Annotated[Path, typer.Option("--folder", metavar="DIR", help="Where clips and runs go.")] = Path("demo"),
+) -> None:
+    """Show everything on made-up clips: both services on a local Ray, beside a labelled-only baseline."""
+    from aplt.deploy import demo
+
+    demo.demo(folder)
+
+
 def attach(run: Run) -> None:
     """Watch a run until it is over; Ctrl-C leaves it at work."""
     from aplt.deploy.following import follow

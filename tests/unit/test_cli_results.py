@@ -202,6 +202,9 @@ def test_evaluate_measures_both_heads(run: SmallRun) -> None:
     assert scalars["clips"] == len(run.data.test_rows_T)
     assert {"head/accuracy", "prototypes/accuracy", "prototypes/macro"} <= set(scalars)
     assert measured == as_json("evaluate", run.address)
+    # The fixture recorded 0.5, which this network does not reach: evaluate says so instead of hiding it.
+    assert measured["recorded"]["prototypes/accuracy"] == 0.5 != scalars["prototypes/accuracy"]
+    assert "the labeler recorded 50.0 %" in aplt("evaluate", run.address).stdout
     assert as_json("evaluate", run.address, "--epoch", 1)["labels_version"] == 1
     unlabeled = as_json("evaluate", run.address, "--split", "unlabeled")["scalars"]
     assert unlabeled["clips"] == len(run.data.unlabeled_rows_N)

@@ -1,0 +1,97 @@
+"""Real Ray: launching, watching, killing actors, stopping and restarting either side."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aplt.common.service import ROLES, Role, is_alive, process_exists, read_status
+from aplt.common.store import ArtifactStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+WriteConfig = Callable[..., Path]
+Services = Any
+
+
+@pytest.fixture
+def launched(services: Services) -> Iterator[list[ArtifactStore]]:
+    """Runs whose local cluster is ended, by the process id of its host, should a test leave it."""
+    stores: list[ArtifactStore] = []
+    yield stores
+    for store in stores:
+        cluster = store.read_json("services/cluster.json")
+        if cluster is not None and process_exists(cluster):
+            os.kill(cluster["pid"], signal.SIGTERM)
+            services.wait_for(lambda cluster=cluster: not process_exists(cluster))
+
+
+def pid_of(store: ArtifactStore, role: Role) -> int | None:
+    status = read_status(store, role)
+    return None if status is None or status.ended or not is_alive(status) else status.pid
+
+
+def test_actors_that_die_are_restarted_and_the_result_is_the_same(
+    services: Services, write_config: WriteConfig, launched: list[ArtifactStore]
+) -> None:
+    path = write_config(schedule={"warmup_epochs": 3, "epochs": 5})
+    expected = services.contents(services.run(path, "run=undisturbed"))
+
+    store = services.store(path)
+    launched.append(store)
+    services.finish(services.command("launch", "--cluster", str(path), "--detach"))
+    services.wait_for(lambda: store.checkpoints.exists(1))
+    if (trainer := pid_of(store, "trainer")) is not None:
+        os.kill(trainer, signal.SIGKILL)
+    services.wait_for(lambda: store.labels.exists(1))
+    if (labeler := pid_of(store, "labeler")) is not None:
+        os.kill(labeler, signal.SIGKILL)
+    attached = services.command("attach", str(store.local_path))
+    services.finish(attached)
+
+    assert services.contents(store) == expected
+    assert "prototypes" in services.said(attached)
+    status = read_status(store, "trainer")
+    assert status is not None
+    assert status.claim >= 2
+    cluster = store.read_json("services/cluster.json")
+    assert cluster is not None
+    services.wait_for(lambda: not process_exists(cluster))
+
+    again = services.command("launch", "--cluster", str(path))
+    assert again.wait(120) == 1
+    assert "--resume" in services.said(again)
+    assert "Traceback" not in services.said(again)
+
+
+def test_either_side_is_stopped_and_restarted_alone(
+    services: Services, write_config: WriteConfig, launched: list[ArtifactStore]
+) -> None:
+    path = write_config(schedule={"warmup_epochs": 4, "epochs": 12, "phase_epochs": 4})
+    store = services.store(path)
+    launched.append(store)
+    services.finish(services.command("launch", "--cluster", str(path), "--detach"))
+    services.wait_for(lambda: store.checkpoints.exists(1))
+    run = str(store.local_path)
+
+    services.finish(services.command("stop", "trainer", run))
+    stopped = read_status(store, "trainer")
+    assert stopped is not None
+    assert stopped.ended
+    labeler = read_status(store, "labeler")
+    assert labeler is not None
+    assert not labeler.ended
+
+    services.finish(services.command("restart", "trainer", run))
+    services.finish(services.command("restart", "labeler", run))
+    services.finish(services.command("attach", run))
+    for role in ROLES:
+        status = read_status(store, role)
+        assert status is not None
+        assert (status.state, status.claim) == ("finished", 2)
+    assert store.labels.versions() == [1, 2, 3, 4]
+    assert store.verify() == []
