@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -25,6 +26,10 @@ class Provenance(BaseModel):
     config_digest: str
     code_version: str
     created_at: str = Field(description="ISO 8601, UTC")
+
+    def now(self) -> Provenance:
+        """Return the same with the present time: what a long-lived service publishes with."""
+        return self.model_copy(update={"created_at": datetime.now(UTC).isoformat()})
 
 
 class ObjectEntry(BaseModel):

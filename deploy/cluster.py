@@ -14,13 +14,20 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
-
-import ray
 
 from aplt.common.errors import ApltError, RunError
 from aplt.common.service import Role
 from aplt.deploy.config import RunConfig
+
+# A cluster that Ray starts asks for the token in this file by default; whoever joins it must say so before Ray is imported.
+if (Path.home() / ".ray" / "auth_token").exists():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+# Ray starts workers at nice 15 unless told otherwise: on a busy machine a service would starve.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
+import ray
 
 MAX_RESTARTS = 100
 """A service that dies more often than this is not helped by starting it again."""
@@ -125,8 +132,6 @@ def connected(address: str) -> Iterator[str]:
     Raises:
         RunError: nothing answers there.
     """
-    # Ray starts workers at nice 15 unless told otherwise: on a busy machine a service would starve.
-    os.environ.setdefault("RAY_worker_niceness", "0")
     try:
         context: Any = ray.init(
             address=address,

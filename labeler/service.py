@@ -176,7 +176,7 @@ def publish_labels(labeler: Labeler, phase: Phase) -> None:
     summary = label_summary(labels) | {"spans": labeler.clock.spans()}
     try:
         store.labels.publish(
-            labels, version=phase.version, parents=parents, summary=summary, provenance=labeler.provenance
+            labels, version=phase.version, parents=parents, summary=summary, provenance=labeler.provenance.now()
         )
     except VersionExistsError:
         logger.info("labels v%d are there already", phase.version)
@@ -210,7 +210,7 @@ def feature_snapshot(labeler: Labeler, phase: Phase) -> tuple[FeatureSnapshot, l
             version=phase.version,
             parents=[checkpoint],
             summary={"source": "labeler"},
-            provenance=labeler.provenance,
+            provenance=labeler.provenance.now(),
         )
     snapshot = store.features.load(phase.version)
     expected = np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])
@@ -271,7 +271,7 @@ def publish_evaluation(labeler: Labeler, epoch: int) -> None:
             version=epoch,
             parents=parents,
             summary={**evaluation.scalars, "labels_version": version, "spans": labeler.clock.spans()},
-            provenance=labeler.provenance,
+            provenance=labeler.provenance.now(),
         )
     except VersionExistsError:
         logger.info("the evaluation of epoch %d is there already", epoch)

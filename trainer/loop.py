@@ -179,7 +179,7 @@ def publish_checkpoint(trainer: Trainer, state: TrainState) -> None:
             version=state.epoch,
             parents=[*previous, *labels],
             summary={"passed_share": passed_share(state)},
-            provenance=trainer.provenance,
+            provenance=trainer.provenance.now(),
         )
 
 
@@ -197,7 +197,7 @@ def publish_features(trainer: Trainer, state: TrainState, reader: ViewReader) ->
         version=phase.version,
         parents=[checkpoint_ref(trainer, phase)],
         summary={"source": source},
-        provenance=trainer.provenance,
+        provenance=trainer.provenance.now(),
     )
 
 

@@ -71,27 +71,32 @@ def test_actors_that_die_are_restarted_and_the_result_is_the_same(
 def test_either_side_is_stopped_and_restarted_alone(
     services: Services, write_config: WriteConfig, launched: list[ArtifactStore]
 ) -> None:
-    path = write_config(schedule={"warmup_epochs": 4, "epochs": 12, "phase_epochs": 4})
+    path = write_config(
+        schedule={"warmup_epochs": 2, "epochs": 5000, "phase_epochs": 2}, trainer={"keep_checkpoints": "needed"}
+    )
     store = services.store(path)
     launched.append(store)
     services.finish(services.command("launch", "--cluster", str(path), "--detach"))
-    services.wait_for(lambda: store.checkpoints.exists(1))
+    services.wait_for(lambda: store.labels.exists(1))
     run = str(store.local_path)
 
     services.finish(services.command("stop", "trainer", run))
-    stopped = read_status(store, "trainer")
+    stopped, labeler = read_status(store, "trainer"), read_status(store, "labeler")
     assert stopped is not None
-    assert stopped.ended
-    labeler = read_status(store, "labeler")
+    assert stopped.state == "stopped"
     assert labeler is not None
     assert not labeler.ended
 
     services.finish(services.command("restart", "trainer", run))
     services.finish(services.command("restart", "labeler", run))
-    services.finish(services.command("attach", run))
-    for role in ROLES:
-        status = read_status(store, role)
-        assert status is not None
-        assert (status.state, status.claim) == ("finished", 2)
-    assert store.labels.versions() == [1, 2, 3, 4]
+    newest = store.labels.versions()[-1]
+    services.wait_for(lambda: store.labels.exists(newest + 2))
+    assert {pid_of(store, role) for role in ROLES}.isdisjoint({stopped.pid, labeler.pid, None})
+
+    services.finish(services.command("stop", "all", run))
+    assert [pid_of(store, role) for role in ROLES] == [None, None]
+    cluster = store.read_json("services/cluster.json")
+    assert cluster is not None
+    services.wait_for(lambda: not process_exists(cluster))
+    assert store.labels.versions() == list(range(1, store.labels.versions()[-1] + 1))
     assert store.verify() == []
