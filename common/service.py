@@ -146,7 +146,14 @@ class RoleClaim:
         if not store.create_json(f"services/{role}/claims/{number + 1:06d}.json", me):
             raise RunError(f"another {role} of run {store.run} was started at the same moment; this one stops")
         self._status = Status.model_validate(
-            {"role": role, "claim": number + 1, "state": "working", "updated_at": datetime.now(UTC), **me}
+            {
+                "role": role,
+                "claim": number + 1,
+                "state": "working",
+                "doing": "starting",
+                "updated_at": datetime.now(UTC),
+                **me,
+            }
         )
         self._write()
         self._thread = threading.Thread(target=self._beat, name=f"{role}-heartbeat", daemon=True)

@@ -21,7 +21,7 @@ from aplt.common.errors import ApltError, RunError
 from aplt.common.service import Role
 from aplt.deploy.config import RunConfig
 
-# A cluster that Ray starts asks for the token in this file by default; whoever joins it must say so before Ray is imported.
+# A cluster that Ray starts asks for the token in this file; whoever joins must say so before Ray is imported.
 if (Path.home() / ".ray" / "auth_token").exists():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Ray starts workers at nice 15 unless told otherwise: on a busy machine a service would starve.
