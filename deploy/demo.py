@@ -43,6 +43,8 @@ trainer: {lr: 0.03, threads: 1}
 labeler: {threads: 1, evaluate_every: 2}
 """
 
+BASELINE = ("method.name=supervised", "labeler.evaluate_every=0")
+
 
 def demo(folder: Path) -> None:
     """Make clips, train APLT on Ray and the baseline without it, and print what came of both."""
@@ -55,7 +57,7 @@ def demo(folder: Path) -> None:
         path.write_text(CONFIG, encoding="utf-8")
     number = free_number(load_config(path))
     aplt = load_config(path, [f"run=aplt-{number}"])
-    baseline = load_config(path, [f"run=baseline-{number}", "method={name: supervised}", "labeler.evaluate_every=0"])
+    baseline = load_config(path, [f"run=baseline-{number}", *BASELINE])
 
     prepare_if_needed(aplt, console)
     baseline_processes = [start_in_background(command, path, baseline) for command in ("train", "label")]
@@ -87,8 +89,7 @@ def start_in_background(command: str, path: Path, config: RunConfig) -> subproce
     """Start one service of the baseline without Ray; what it says goes to a file in its run."""
     folder = Path(run_url(config))
     folder.mkdir(parents=True, exist_ok=True)
-    overrides = [f"run={config.run}", "method={name: supervised}", "labeler.evaluate_every=0"]
-    arguments = [part for override in overrides for part in ("--set", override)]
+    arguments = [part for override in (f"run={config.run}", *BASELINE) for part in ("--set", override)]
     with (folder / f"{command}.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "aplt.deploy.cli", command, str(path), *arguments], stdout=log, stderr=log

@@ -66,7 +66,7 @@ class TrainState:
             epoch=self.epoch,
             weights={name: _array(value) for name, value in self.model.state_dict().items()},
             state=state,
-            online_labels_N=_array(self.bank.online_N) if len(self.bank.online_N) else None,
+            online_labels_N=_array(self.bank.online_N) if self.method.uses_unlabeled else None,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:

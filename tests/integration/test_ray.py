@@ -38,26 +38,26 @@ def pid_of(store: ArtifactStore, role: Role) -> int | None:
 def test_actors_that_die_are_restarted_and_the_result_is_the_same(
     services: Services, write_config: WriteConfig, launched: list[ArtifactStore]
 ) -> None:
-    path = write_config(schedule={"warmup_epochs": 3, "epochs": 5})
+    path = write_config(schedule={"warmup_epochs": 20, "epochs": 40, "phase_epochs": 20})
     expected = services.contents(services.run(path, "run=undisturbed"))
 
     store = services.store(path)
     launched.append(store)
     services.finish(services.command("launch", "--cluster", str(path), "--detach"))
     services.wait_for(lambda: store.checkpoints.exists(1))
-    if (trainer := pid_of(store, "trainer")) is not None:
-        os.kill(trainer, signal.SIGKILL)
-    services.wait_for(lambda: store.labels.exists(1))
-    if (labeler := pid_of(store, "labeler")) is not None:
-        os.kill(labeler, signal.SIGKILL)
+    for role in ROLES:
+        pid = pid_of(store, role)
+        assert pid is not None, f"the {role} was through before it could be killed"
+        os.kill(pid, signal.SIGKILL)
     attached = services.command("attach", str(store.local_path))
     services.finish(attached)
 
     assert services.contents(store) == expected
     assert "prototypes" in services.said(attached)
-    status = read_status(store, "trainer")
-    assert status is not None
-    assert status.claim >= 2
+    for role in ROLES:
+        status = read_status(store, role)
+        assert status is not None
+        assert (status.state, status.claim) == ("finished", 2)
     cluster = store.read_json("services/cluster.json")
     assert cluster is not None
     services.wait_for(lambda: not process_exists(cluster))
