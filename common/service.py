@@ -80,7 +80,7 @@ def read_status(store: ArtifactStore, role: Role) -> Status | None:
 def describe_role(store: ArtifactStore, role: Role) -> str:
     """Return one line on who holds `role` and what they did last."""
     status = read_status(store, role)
-    return f"no {role} was ever started for this run" if status is None else status.describe()
+    return f"No {role} was ever started for this run" if status is None else status.describe()
 
 
 def progress_of(store: ArtifactStore, role: Role) -> tuple[int, int] | None:

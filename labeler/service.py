@@ -139,7 +139,7 @@ def wait_for_work(labeler: Labeler) -> None:
             timeout_s=labeler.config.labeler.wait_timeout_s,
             on_poll=labeler.claim.check,
             progress=lambda: progress_of(labeler.store, "trainer"),
-            describe=lambda: describe_role(labeler.store, "trainer"),
+            describe=lambda: f"{describe_role(labeler.store, 'trainer')}. This run can be resumed",
         )
 
 

@@ -101,7 +101,7 @@ def adopt_labels(trainer: Trainer, state: TrainState) -> None:
             timeout_s=trainer.config.trainer.wait_timeout_s,
             on_poll=trainer.claim.check,
             progress=lambda: progress_of(trainer.store, "labeler"),
-            describe=lambda: describe_role(trainer.store, "labeler"),
+            describe=lambda: f"{describe_role(trainer.store, 'labeler')}. This run can be resumed",
         )
     labels = trainer.store.labels.load(version)
     if not np.array_equal(labels.rows_N, trainer.data.unlabeled_rows_N):

@@ -8,36 +8,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import boto3
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from aplt.common.artifacts import Checkpoint, Evaluation, FeatureSnapshot, LabelVersion
 from aplt.common.manifest import Provenance
 from aplt.common.store import ArtifactStore
-
-BUCKET = "aplt-test"
-
-
-@pytest.fixture(scope="session")
-def s3_options() -> Iterator[dict[str, str]]:
-    """The options that reach a loopback S3 service with the bucket BUCKET; credentials are in the environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "NO_PROXY": "127.0.0.1",
-        }.items():
-            patch.setenv(name, value)
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=BUCKET)
-        yield {"endpoint": endpoint, "allow_http": "true"}
-        server.stop()
 
 
 @pytest.fixture
@@ -62,7 +38,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, dict[str
         return (tmp_path / "not there yet" / "runs").as_uri(), {}
     if request.param == "memory":
         return f"memory://{uuid4().hex}", {}
-    return f"s3://{BUCKET}/{uuid4().hex}/runs", request.getfixturevalue("s3_options")
+    return request.getfixturevalue("s3_url"), request.getfixturevalue("s3_options")
 
 
 @pytest.fixture

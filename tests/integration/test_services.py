@@ -125,8 +125,9 @@ def test_labels_that_never_come(services: Services, write_config: WriteConfig) -
     trainer = services.start("trainer", path)
     assert trainer.wait(240) == 1
     said = services.said(trainer)
-    assert "labels v1" in said or "labels/v000001" in said
-    assert "no labeler was ever started" in said
+    assert "run/labels version 1" in said
+    assert "No labeler was ever started" in said
+    assert "can be resumed" in said
     assert "Traceback" not in said
     store = services.store(path)
     services.finish(services.start("labeler", path), services.start("trainer", path, "trainer.wait_timeout_s=120"))
@@ -153,3 +154,19 @@ def test_aplt_stop_ends_a_service_that_can_go_on(services: Services, write_confi
     assert status is not None
     assert status.state == "stopped"
     services.finish(services.start("trainer", path), services.start("labeler", path))
+
+
+def test_a_run_in_an_object_store_is_the_same_run(
+    services: Services,
+    write_config: WriteConfig,
+    s3_url: str,
+    s3_options: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = write_config("disk.yaml")
+    monkeypatch.chdir(path.parent)  # records of a run on S3 go to ./records
+    on_disk = services.run(path)
+    on_s3 = services.run(write_config("s3.yaml", store={"url": s3_url, "options": s3_options}))
+    assert services.contents(on_s3) == services.contents(on_disk)
+    assert on_s3.read_bytes("report/accuracy.png") is not None
+    assert (path.parent / "records" / "run" / "trainer.jsonl").exists()

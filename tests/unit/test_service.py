@@ -41,7 +41,7 @@ def dead_process() -> dict[str, object]:
 
 
 def test_a_service_says_what_it_does_and_how_it_ended(store: ArtifactStore) -> None:
-    assert describe_role(store, "trainer") == "no trainer was ever started for this run"
+    assert describe_role(store, "trainer") == "No trainer was ever started for this run"
     with RoleClaim(store, "trainer") as claim:
         claim.waiting("for labels v1")
         status = read_status(store, "trainer")
