@@ -44,7 +44,7 @@ def test_actors_that_die_are_restarted_and_the_result_is_the_same(
     store = services.store(path)
     launched.append(store)
     services.finish(services.command("launch", "--cluster", str(path), "--detach"))
-    services.wait_for(lambda: store.checkpoints.exists(1))
+    services.wait_for(lambda: store.evaluations.exists(1))
     for role in ROLES:
         pid = pid_of(store, role)
         assert pid is not None, f"the {role} was through before it could be killed"
