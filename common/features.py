@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from aplt.common.artifacts import UNLABELED, FeatureSnapshot
+from aplt.common.data.prepared import PreparedData
+
 ReadBatch = Callable[[NDArray[np.int32]], Tensor]
 """Manifest rows [B] to a view of their clips [B, T, 3, H, W] on the network's device."""
 
@@ -41,6 +44,21 @@ def forward_rows(
         empty = np.zeros((0, 0), dtype=np.float32)
         return empty, empty
     return np.concatenate(features), np.concatenate(logits)
+
+
+def training_rows(data: PreparedData) -> NDArray[np.int32]:
+    """Return the manifest rows of the clips whose features are clustered: labelled ones first, then unlabelled."""
+    return np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])
+
+
+def snapshot_of(data: PreparedData, epoch: int, features_ND: NDArray[np.float32]) -> FeatureSnapshot:
+    """Return the record of the features of `training_rows(data)`; unlabelled clips have label -1."""
+    return FeatureSnapshot(
+        epoch=epoch,
+        rows_N=training_rows(data),
+        features_ND=features_ND,
+        labels_N=np.concatenate([data.labels_M, np.full(len(data.unlabeled_rows_N), UNLABELED, dtype=np.int16)]),
+    )
 
 
 def batches(rows_N: NDArray[np.int32], batch_size: int) -> Iterator[NDArray[np.int32]]:

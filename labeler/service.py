@@ -18,7 +18,7 @@ from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData, load_truth
 from aplt.common.device import pick_device, use_threads
 from aplt.common.errors import DataError, VersionExistsError
-from aplt.common.features import forward_rows
+from aplt.common.features import forward_rows, snapshot_of, training_rows
 from aplt.common.manifest import Provenance
 from aplt.common.models import VideoClassifier, build_model
 from aplt.common.records import MetricLog, Stopwatch
@@ -191,29 +191,22 @@ def feature_snapshot(labeler: Labeler, phase: Phase) -> tuple[FeatureSnapshot, l
     store, data = labeler.store, labeler.data
     checkpoint = store.checkpoints.ref(phase.snapshot_epoch)
     if not store.features.exists(phase.version):
-        rows = np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])
         features_ND, _ = forward_rows(
             labeler.model,
-            rows,
+            training_rows(data),
             labeler.reader.test,
             batch_size=labeler.config.labeler.batch_size,
             tick=labeler.claim.tick,
         )
-        snapshot = FeatureSnapshot(
-            epoch=phase.snapshot_epoch,
-            rows_N=rows,
-            features_ND=features_ND,
-            labels_N=np.concatenate([data.labels_M, np.full(len(data.unlabeled_rows_N), -1, dtype=np.int16)]),
-        )
         store.features.publish(
-            snapshot,
+            snapshot_of(data, phase.snapshot_epoch, features_ND),
             version=phase.version,
             parents=[checkpoint],
             summary={"source": "labeler"},
             provenance=labeler.provenance.now(),
         )
     snapshot = store.features.load(phase.version)
-    expected = np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])
+    expected = training_rows(data)
     if not np.array_equal(snapshot.rows_N, expected):
         raise DataError(
             f"features v{phase.version} are of other clips than this labeler's ({len(snapshot.rows_N)} against "

@@ -17,7 +17,7 @@ from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData
 from aplt.common.device import autocast, pick_device, use_threads
 from aplt.common.errors import ConfigError
-from aplt.common.features import forward_rows
+from aplt.common.features import forward_rows, snapshot_of, training_rows
 from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog, Stopwatch
 from aplt.common.schedule import Phase, Schedule
@@ -208,13 +208,15 @@ def checkpoint_ref(trainer: Trainer, phase: Phase) -> ArtifactRef:
 
 def extract_snapshot(trainer: Trainer, state: TrainState, reader: ViewReader) -> FeatureSnapshot:
     """Return the features of the test view of all training clips, from the network as it is now."""
-    data = trainer.data
-    rows = np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])
     with autocast(state.device, trainer.config.trainer.precision):
         features_ND, _ = forward_rows(
-            state.model, rows, reader.test, batch_size=4 * trainer.config.trainer.batch_size, tick=trainer.claim.tick
+            state.model,
+            training_rows(trainer.data),
+            reader.test,
+            batch_size=4 * trainer.config.trainer.batch_size,
+            tick=trainer.claim.tick,
         )
-    return snapshot_of(data, state.epoch, features_ND)
+    return snapshot_of(trainer.data, state.epoch, features_ND)
 
 
 def bank_snapshot(trainer: Trainer, state: TrainState) -> FeatureSnapshot:
@@ -226,16 +228,6 @@ def bank_snapshot(trainer: Trainer, state: TrainState) -> FeatureSnapshot:
             "use features.source: trainer, or a longer warm-up"
         )
     return snapshot_of(trainer.data, state.epoch, torch.cat([state.bank.labeled_MD, state.bank.unlabeled_ND]).numpy())
-
-
-def snapshot_of(data: PreparedData, epoch: int, features_ND: np.ndarray) -> FeatureSnapshot:
-    """Return the record: labelled clips first, then the unlabelled ones with label -1."""
-    return FeatureSnapshot(
-        epoch=epoch,
-        rows_N=np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N]),
-        features_ND=features_ND,
-        labels_N=np.concatenate([data.labels_M, np.full(len(data.unlabeled_rows_N), -1, dtype=np.int16)]),
-    )
 
 
 def prune_checkpoints(trainer: Trainer, state: TrainState) -> None:
