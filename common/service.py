@@ -172,7 +172,7 @@ class RoleClaim:
         if error is None:
             self._change(state="finished", done=1.0)
         elif isinstance(error, StopRequestedError | KeyboardInterrupt):
-            self._change(state="stopped", doing="stopped on request; `aplt launch --resume` goes on")
+            self._change(state="stopped", doing="on request")
         else:
             self._change(state="failed", doing=f"{type(error).__name__}: {error}")
         self._write()

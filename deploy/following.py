@@ -19,9 +19,26 @@ from aplt.deploy.runs import run_url
 from aplt.deploy.summary import print_summary
 from aplt.deploy.versions import list_versions
 
+STARTS = "services/starts.json"
 POLL_S = 0.5
 LOST_S = 20.0
 """A service without a process for so long was not restarted by anybody."""
+
+
+def announce_start(store: ArtifactStore, roles: tuple[Role, ...]) -> None:
+    """Note that new processes are about to take these roles: what earlier ones said when they ended is over."""
+    past = store.read_json(STARTS) or {}
+    for role in roles:
+        status = read_status(store, role)
+        past[role] = 0 if status is None else status.claim
+    store.write_json(STARTS, past)
+
+
+def present_status(store: ArtifactStore, role: Role) -> Status | None:
+    """Return what the process says that holds `role` or held it last; None while a new one is starting."""
+    status = read_status(store, role)
+    past = (store.read_json(STARTS) or {}).get(role, 0)
+    return None if status is None or status.claim <= past else status
 
 
 def follow(store: ArtifactStore, config: RunConfig) -> None:
@@ -39,10 +56,16 @@ def follow(store: ArtifactStore, config: RunConfig) -> None:
             f"end it with `aplt stop all {where}`"
         )
         raise
-    unfinished = [status for role in ROLES if (status := read_status(store, role)) and status.state != "finished"]
-    if unfinished or read_status(store, "labeler") is None:
-        what = "; ".join(f"{status.role} {_fate(status)}: {status.doing}" for status in unfinished)
-        raise RunError(f"run {store.run} is not finished: {what}. Go on with `aplt launch --resume --cluster ...`")
+    statuses = {role: present_status(store, role) for role in ROLES}
+    unfinished = [
+        f"{role} did not start" if status is None else f"{role} {_fate(status)} ({status.doing})"
+        for role, status in statuses.items()
+        if status is None or status.state != "finished"
+    ]
+    if unfinished:
+        raise RunError(
+            f"run {store.run} is not finished: {', '.join(unfinished)}. Go on with `aplt launch --resume --cluster ...`"
+        )
     print_summary(store, output())
 
 
@@ -54,7 +77,7 @@ def show_status(store: ArtifactStore, config: RunConfig, console: Console) -> No
 
 def status_values(store: ArtifactStore) -> dict[str, object]:
     """Return the state of a run for programs."""
-    statuses = {role: read_status(store, role) for role in ROLES}
+    statuses = {role: present_status(store, role) for role in ROLES}
     return {
         "run": store.run,
         "services": {
@@ -81,7 +104,7 @@ def _until_over(store: ArtifactStore, show: Callable[[], None]) -> None:
     lost_since: float | None = None
     while True:
         show()
-        statuses = [read_status(store, role) for role in ROLES]
+        statuses = [present_status(store, role) for role in ROLES]
         if all(status is not None and status.ended for status in statuses):
             return
         if any(_at_work(status) for status in statuses) or _starting(store, statuses):
@@ -108,7 +131,7 @@ def _starting(store: ArtifactStore, statuses: list[Status | None]) -> bool:
 def _picture(store: ArtifactStore) -> RenderableType:
     services = Table.grid(padding=(0, 2))
     for role in ROLES:
-        status = read_status(store, role)
+        status = present_status(store, role)
         if status is None:
             services.add_row(role, ProgressBar(total=1, completed=0, width=30), "", "starting")
             continue
@@ -137,7 +160,7 @@ def _picture(store: ArtifactStore) -> RenderableType:
 
 def _say_changes(store: ArtifactStore, console: Console, said: dict[Role, str]) -> None:
     for role in ROLES:
-        status = read_status(store, role)
+        status = present_status(store, role)
         if status is None:
             continue
         line = f"{role:8s} {100 * status.done:3.0f} %  {_fate(status)} {status.doing}"

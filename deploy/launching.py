@@ -18,7 +18,7 @@ from aplt.common.service import ROLES, Role, is_alive, process_exists, read_stat
 from aplt.common.store import ArtifactStore
 from aplt.deploy.config import RunConfig
 from aplt.deploy.display import messages
-from aplt.deploy.following import follow
+from aplt.deploy.following import announce_start, follow
 from aplt.deploy.host import CLUSTER
 from aplt.deploy.prepare import prepare_if_needed
 from aplt.deploy.runs import RECORD, create_or_resume, open_store, run_url
@@ -62,9 +62,10 @@ def start(config: RunConfig, roles: tuple[Role, ...]) -> None:
     """Start services on the cluster that the configuration names, or on the run's own local one."""
     from aplt.deploy.cluster import connected, start_services  # Ray takes a second to import
 
-    address = config.cluster.address
+    store, address = open_store(config), config.cluster.address
+    announce_start(store, roles)
     if address == "local":
-        held = local_cluster(open_store(config))
+        held = local_cluster(store)
         if held is None:
             start_host(config, roles)
             return
@@ -110,8 +111,12 @@ def stop(store: ArtifactStore, config: RunConfig, who: Who, *, grace_s: float = 
     """Ask services to stop, wait until they have, and kill those that do not."""
     roles = roles_of(who)
     asked = {role: status for role in roles if (status := request_stop(store, role)) is not None}
+    between_starts = end_actors(store, config, tuple(role for role in roles if role not in asked))
+    for role in between_starts:
+        messages().print(f"{role} of run {store.run} was about to be started again; it is not any more")
     if not asked:
-        messages().print(f"no {' or '.join(roles)} of run {store.run} is at work")
+        if not between_starts:
+            messages().print(f"no {' or '.join(roles)} of run {store.run} is at work")
         return
     deadline = time.monotonic() + grace_s
     for role, before in asked.items():
@@ -127,16 +132,22 @@ def stop(store: ArtifactStore, config: RunConfig, who: Who, *, grace_s: float = 
 
 def kill(store: ArtifactStore, config: RunConfig, role: Role) -> None:
     """End a service that does not answer: its actor, and its process if it is on this machine."""
-    from aplt.deploy.cluster import connected, kill_service
-
-    address = local_cluster(store) if config.cluster.address == "local" else config.cluster.address
-    if address is not None:
-        with connected(address):
-            kill_service(config, role)
+    end_actors(store, config, (role,))
     status = read_status(store, role)
     if status is not None and not status.ended and is_alive(status):
         os.kill(status.pid, signal.SIGKILL)
     messages().print(f"{role} of run {store.run} did not answer and was killed; nothing published is lost")
+
+
+def end_actors(store: ArtifactStore, config: RunConfig, roles: tuple[Role, ...]) -> list[Role]:
+    """End the actors of `roles` on the run's cluster, if it has any; returns those that were there."""
+    from aplt.deploy.cluster import connected, kill_service
+
+    address = local_cluster(store) if config.cluster.address == "local" else config.cluster.address
+    if address is None or not roles:
+        return []
+    with connected(address):
+        return [role for role in roles if kill_service(config, role)]
 
 
 def restart(store: ArtifactStore, config: RunConfig, who: Who) -> None:

@@ -35,7 +35,12 @@ def pid_of(store: ArtifactStore, role: Role) -> int | None:
     return None if status is None or status.ended or not is_alive(status) else status.pid
 
 
-def test_actors_that_die_are_restarted_and_the_result_is_the_same(
+def claim_of(store: ArtifactStore, role: Role) -> int:
+    status = read_status(store, role)
+    return 0 if status is None else status.claim
+
+
+def test_a_run_that_was_killed_restarted_stopped_and_resumed_is_the_same_run(
     services: Services, write_config: WriteConfig, launched: list[ArtifactStore]
 ) -> None:
     path = write_config(schedule={"warmup_epochs": 20, "epochs": 40, "phase_epochs": 20})
@@ -49,7 +54,9 @@ def test_actors_that_die_are_restarted_and_the_result_is_the_same(
         pid = pid_of(store, role)
         assert pid is not None, f"the {role} was through before it could be killed"
         os.kill(pid, signal.SIGKILL)
-    attached = services.command("attach", str(store.local_path))
+    services.wait_for(lambda: {claim_of(store, role) for role in ROLES} == {2})  # Ray has started both again
+    services.finish(services.command("stop", "all", str(store.local_path)))
+    attached = services.command("launch", "--cluster", str(path), "--resume")
     services.finish(attached)
 
     assert services.contents(store) == expected
@@ -57,7 +64,7 @@ def test_actors_that_die_are_restarted_and_the_result_is_the_same(
     for role in ROLES:
         status = read_status(store, role)
         assert status is not None
-        assert (status.state, status.claim) == ("finished", 2)
+        assert (status.state, status.claim) == ("finished", 3)
     cluster = store.read_json("services/cluster.json")
     assert cluster is not None
     services.wait_for(lambda: not process_exists(cluster))
