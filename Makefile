@@ -24,7 +24,7 @@ demo: setup  ## the main job on made-up clips: two services, a classifier, a tab
 test: setup lint  ## everything: style, types, imports, all tests
 	$(BIN)/pytest
 
-quick: setup  ## the tests that take seconds
+quick: setup  ## all but the integration tests, about 80 s
 	$(BIN)/pytest -m "not slow and not ray and not gpu"
 
 lint: setup  ## style, types, import rules
