@@ -1,4 +1,8 @@
-"""Batches of augmented views: clips are read ahead by one thread, augmented on the network's device."""
+"""Batches of augmented views, made ahead of the steps by one thread.
+
+On a CPU that thread reads and augments, so that both hide behind the network wherever a core is free. For a GPU it
+reads; views are made on the device, in the order of its stream.
+"""
 
 from __future__ import annotations
 
@@ -67,13 +71,19 @@ class Loader:
             mu=self._mu,
         )
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
-            pending = [pool.submit(self._read, order) for _, order in zip(range(READ_AHEAD), orders, strict=False)]
+            first = [order for _, order in zip(range(READ_AHEAD), orders, strict=False)]
+            pending = [(order, pool.submit(self._ahead, order, epoch)) for order in first]
             while pending:
-                read = pending.pop(0).result()
+                order, future = pending.pop(0)
+                ahead = future.result()
                 following = next(orders, None)
                 if following is not None:
-                    pending.append(pool.submit(self._read, following))
-                yield read.order, self._views(read, epoch)
+                    pending.append((following, pool.submit(self._ahead, following, epoch)))
+                yield order, ahead if isinstance(ahead, Batch) else self._views(ahead, epoch)
+
+    def _ahead(self, order: StepOrder, epoch: int) -> Read | Batch:
+        read = self._read(order)
+        return read if self._device.type == "cuda" else self._views(read, epoch)
 
     def _read(self, order: StepOrder) -> Read:
         unlabeled = None
