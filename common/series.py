@@ -77,10 +77,15 @@ class Series(Generic[T]):
         )
         data = write_manifest(manifest)
         folder = self.attempt_folder(manifest)
-        self._objects.put_all({f"{folder}/{name}": content for name, content in objects.items()})
+        contents = {f"{folder}/{name}": content for name, content in objects.items()}
+        self._objects.put_all(contents)
         # A retried request may find the manifest that its own first try wrote: then this writer has won.
         if not self._objects.create(self._key(version), data) and self._objects.get(self._key(version)) != data:
             raise VersionExistsError(self._exists_message(version))
+        # A writer that slept for long may have lost its objects to `gc`. From here on gc knows that they are needed.
+        there = self._objects.exist_all(contents)
+        if not all(there.values()):
+            self._objects.put_all({key: content for key, content in contents.items() if not there[key]})
         self._objects.flush(self._key(version))
         return ArtifactRef(series=self.name, version=version, digest=digest(data))
 

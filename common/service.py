@@ -2,9 +2,13 @@
 
 Everything goes through the store, so it works wherever the processes run:
 
-- `services/<role>/claims/000003.json` is created, never overwritten: it names the third process that took the role.
-- `services/<role>/status.json` is overwritten every few seconds by the holder of the newest claim.
+- `services/<role>/claims/000003.json` names the third process that took the role, and what it does. Of several that
+  want to create it one wins; from then on that process alone overwrites it, every few seconds.
+- `services/<role>/spans/000003-000000.json` says where the time of that process went.
 - `services/<role>/stop.json` asks the holder of one claim to stop.
+
+A process that was taken for dead and wakes up finds a newer claim within a heartbeat. Until then it can write only
+under names of its own (here) or where the first one wins (versions), so it harms nobody.
 """
 
 from __future__ import annotations
@@ -20,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from aplt.common.errors import ApltError, RunError, StoreError
+from aplt.common.errors import ApltError, CorruptArtifactError, RunError, StoreError
 from aplt.common.store import ArtifactStore
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,7 @@ State = Literal["working", "waiting", "finished", "stopped", "failed"]
 BEAT_S = 2.0
 LEASE_S = 15.0
 """A holder on another machine whose heartbeat stands still for so long is taken for dead."""
+SPANS_PER_OBJECT = 256
 
 
 class StopRequestedError(ApltError):
@@ -64,17 +69,35 @@ class Status(BaseModel):
         """Whether the service said goodbye."""
         return self.state in ("finished", "stopped", "failed")
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since it was last heard of, by the clocks of two machines: good for people, not for decisions."""
+        return max(0.0, (datetime.now(UTC) - self.updated_at).total_seconds())
+
+    @property
+    def fate(self) -> str:
+        """Its state in a word: `died` without a goodbye, `paused` by a signal, or what it said itself."""
+        alive = is_alive(self)
+        if self.ended or alive is None:
+            return self.state
+        if not alive:
+            return "died"
+        return "paused" if _stat(self.pid)[0] in ("T", "t") else self.state
+
     def describe(self) -> str:
-        """One line for people: what it did when it was last heard of."""
-        age_s = max(0.0, (datetime.now(UTC) - self.updated_at).total_seconds())
-        who = f"{self.role} (pid {self.pid} on {self.host})"
-        return f"{who} was last heard of {age_s:.0f} s ago, {self.state}: {self.doing}"
+        """One line for people: what it did when it was last heard of, and what became of it."""
+        line = (
+            f"{self.role} (pid {self.pid} on {self.host}) was last heard of {self.silent_s:.0f} s ago, "
+            f"{self.state}: {self.doing}"
+        )
+        what = {"died": "the process is gone", "paused": f"it is paused, kill -CONT {self.pid} lets it go on"}
+        return f"{line}; {what[self.fate]}" if self.fate in what else line
 
 
 def read_status(store: ArtifactStore, role: Role) -> Status | None:
     """Return what the newest holder of `role` last said, or None if nobody ever held it."""
-    value = store.read_json(f"services/{role}/status.json")
-    return None if value is None else Status.model_validate(value)
+    number = _newest_claim(store, role)
+    return _read_claim(store, role, number) if number else None
 
 
 def describe_role(store: ArtifactStore, role: Role) -> str:
@@ -116,11 +139,10 @@ def request_stop(store: ArtifactStore, role: Role) -> Status | None:
     return status
 
 
-def record_spans(store: ArtifactStore, role: Role, spans: list[JsonValue]) -> None:
-    """Add spans of time to those that earlier processes of this role left in the store."""
-    name = f"services/{role}/spans.json"
-    earlier = (store.read_json(name) or {"spans": []})["spans"]
-    store.write_json(name, {"spans": [*earlier, *spans]})
+def read_spans(store: ArtifactStore, role: Role) -> list[dict[str, Any]]:
+    """Return the spans of time that all processes of `role` recorded, in order."""
+    values = (store.read_json(name) or {} for name in sorted(store.list_names(f"services/{role}/spans")))
+    return [span for value in values for span in value.get("spans", [])]
 
 
 class RoleClaim:
@@ -139,12 +161,11 @@ class RoleClaim:
         self._ended = threading.Event()
         self._superseded = False
         self._stop_requested = False
-        number = self._newest_claim()
+        self._spans: list[JsonValue] = []
+        self._num_span_objects = 0
+        number = _newest_claim(store, role)
         if number:
             self._refuse_if_held(number, lease_s, sleep)
-        me = process_identity()
-        if not store.create_json(f"services/{role}/claims/{number + 1:06d}.json", me):
-            raise RunError(f"another {role} of run {store.run} was started at the same moment; this one stops")
         self._status = Status.model_validate(
             {
                 "role": role,
@@ -152,10 +173,11 @@ class RoleClaim:
                 "state": "working",
                 "doing": "starting",
                 "updated_at": datetime.now(UTC),
-                **me,
+                **process_identity(),
             }
         )
-        self._write()
+        if not store.create_json(_claim_name(role, number + 1), self._status.model_dump(mode="json")):
+            raise RunError(f"another {role} of run {store.run} was started at the same moment; this one stops")
         self._thread = threading.Thread(target=self._beat, name=f"{role}-heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
@@ -167,15 +189,18 @@ class RoleClaim:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        if self._superseded:
-            return  # the status is the successor's now
         if error is None:
             self._change(state="finished", done=1.0)
         elif isinstance(error, StopRequestedError | KeyboardInterrupt):
             self._change(state="stopped", doing="on request")
         else:
             self._change(state="failed", doing=f"{type(error).__name__}: {error}")
-        self._write()
+        try:
+            self._write()
+        except StoreError as second:
+            if error is None:
+                raise
+            logger.warning("could not leave a last word: %s", second)  # what stopped the service matters more
 
     @property
     def number(self) -> int:
@@ -211,6 +236,17 @@ class RoleClaim:
         if self._stop_requested:
             raise StopRequestedError(f"the {self._role} of run {self._store.run} was asked to stop")
 
+    def record_spans(self, spans: list[JsonValue]) -> None:
+        """Keep spans of time in the store, some hundred to an object, so that a long run writes each a few times."""
+        if not spans:
+            return
+        self._spans += spans
+        name = f"services/{self._role}/spans/{self.number:06d}-{self._num_span_objects:06d}.json"
+        self._store.write_json(name, {"spans": self._spans})
+        if len(self._spans) >= SPANS_PER_OBJECT:
+            self._spans = []
+            self._num_span_objects += 1
+
     def _change(self, **values: object) -> None:
         with self._lock:
             self._status = self._status.model_copy(update=values)
@@ -221,12 +257,12 @@ class RoleClaim:
                 update={"beat": self._status.beat + 1, "updated_at": datetime.now(UTC)}
             )
             status = self._status
-        self._store.write_json(f"services/{self._role}/status.json", status.model_dump(mode="json"))
+        self._store.write_json(_claim_name(self._role, status.claim), status.model_dump(mode="json"))
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
             try:
-                if self._newest_claim() > self._status.claim:
+                if _newest_claim(self._store, self._role) > self._status.claim:
                     self._superseded = True
                     return
                 stop = self._store.read_json(f"services/{self._role}/stop.json")
@@ -235,49 +271,59 @@ class RoleClaim:
             except StoreError as error:
                 logger.warning("heartbeat of the %s failed, trying again: %s", self._role, error)
 
-    def _newest_claim(self) -> int:
-        names = self._store.list_names(f"services/{self._role}/claims")
-        return max((int(Path(name).stem) for name in names), default=0)
-
     def _refuse_if_held(self, number: int, lease_s: float, sleep: Callable[[float], None]) -> None:
-        holder = self._holder(number)
-        if holder is None or holder.ended:
+        holder = _read_claim(self._store, self._role, number)
+        if holder.ended:
             return
         alive = is_alive(holder)
         if alive is None:
             first = holder.beat
             sleep(lease_s)
-            later = self._holder(number)
-            alive = later is not None and not later.ended and later.beat != first
+            later = _read_claim(self._store, self._role, number)
+            alive = not later.ended and later.beat != first
         if alive:
             raise RunError(
                 f"run {self._store.run} has a {self._role} already: {holder.describe()}. "
                 f"Stop it with `aplt stop {self._role}` first, or leave it working"
             )
 
-    def _holder(self, number: int) -> Status | None:
-        status = read_status(self._store, self._role)
-        if status is not None and status.claim == number:
-            return status
-        # It claimed the role and has not written its first status yet (or died before it could).
-        claim = self._store.read_json(f"services/{self._role}/claims/{number:06d}.json")
-        if claim is None:
-            return None
-        return Status.model_validate(
-            {"role": self._role, "claim": number, "state": "working", "updated_at": datetime.now(UTC), **claim}
-        )
+
+def _claim_name(role: Role, number: int) -> str:
+    return f"services/{role}/claims/{number:06d}.json"
+
+
+def _newest_claim(store: ArtifactStore, role: Role) -> int:
+    return max((int(Path(name).stem) for name in store.list_names(f"services/{role}/claims")), default=0)
+
+
+def _read_claim(store: ArtifactStore, role: Role, number: int) -> Status:
+    name = _claim_name(role, number)
+    try:
+        return Status.model_validate(store.read_json(name))
+    except ValidationError:
+        raise CorruptArtifactError(
+            f"{store.run}/{name} in the store {store.url} says nothing that this aplt understands: it is damaged or "
+            f"of another version. Remove {store.run}/services/{role} if no {role} is at work; no result is in there"
+        ) from None
 
 
 def _boot_id() -> str:
+    """Return what names this machine since it started, and the table in which it counts processes: containers on one
+    machine each have their own."""
     path = Path("/proc/sys/kernel/random/boot_id")
-    return path.read_text().strip() if path.exists() else socket.gethostname()
+    return f"{path.read_text().strip()} {os.readlink('/proc/self/ns/pid')}" if path.exists() else socket.gethostname()
 
 
 def _started_at(pid: int) -> str:
     """Return something that tells this process from another with the same number; empty if there is none."""
-    stat = Path(f"/proc/{pid}/stat")
+    state, started_at = _stat(pid)
+    return "" if state == "Z" else started_at
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """Return state and start of a process on this machine, both empty if there is none."""
     try:
-        fields = stat.read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+        return "", ""
+    return fields[0], fields[19]

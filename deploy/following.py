@@ -58,7 +58,7 @@ def follow(store: ArtifactStore, config: RunConfig) -> None:
         raise
     statuses = {role: present_status(store, role) for role in ROLES}
     unfinished = [
-        f"{role} did not start" if status is None else f"{role} {_fate(status)} ({status.doing})"
+        f"{role} did not start" if status is None else f"{role} {status.fate} ({status.doing})"
         for role, status in statuses.items()
         if status is None or status.state != "finished"
     ]
@@ -140,7 +140,7 @@ def _picture(store: ArtifactStore) -> RenderableType:
             role,
             ProgressBar(total=1, completed=status.done, width=30),
             f"{100 * status.done:3.0f} %",
-            f"[{colour}]{_fate(status)}[/{colour}] {status.doing}",
+            f"[{colour}]{status.fate}[/{colour}] {status.doing}",
         )
     versions = list_versions(store)
     if not versions:
@@ -163,13 +163,8 @@ def _say_changes(store: ArtifactStore, console: Console, said: dict[Role, str]) 
         status = present_status(store, role)
         if status is None:
             continue
-        line = f"{role:8s} {100 * status.done:3.0f} %  {_fate(status)} {status.doing}"
+        line = f"{role:8s} {100 * status.done:3.0f} %  {status.fate} {status.doing}"
         key = f"{status.state} {status.doing}"
         if said.get(role) != key:
             said[role] = key
             console.print(line, markup=False)
-
-
-def _fate(status: Status) -> str:
-    """Return the state in a word, `died` for a process that is gone without a goodbye."""
-    return "died" if not status.ended and is_alive(status) is False else status.state

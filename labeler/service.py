@@ -7,6 +7,7 @@ follows from the schedule and the store alone, so a restarted labeler goes on wh
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +18,14 @@ from aplt.common.artifacts import ArtifactRef, Checkpoint, Evaluation, FeatureSn
 from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData, load_truth
 from aplt.common.device import pick_device, use_threads
-from aplt.common.errors import DataError, VersionExistsError
+from aplt.common.errors import DataError, MissingArtifactError, VersionExistsError
 from aplt.common.features import forward_rows, snapshot_of, training_rows
 from aplt.common.manifest import Provenance
 from aplt.common.models import VideoClassifier, build_model
 from aplt.common.records import MetricLog, Stopwatch
 from aplt.common.schedule import Phase, Schedule
 from aplt.common.series import Series
-from aplt.common.service import RoleClaim, describe_role, progress_of, record_spans
+from aplt.common.service import RoleClaim, describe_role, progress_of
 from aplt.common.store import ArtifactStore
 from aplt.common.views import Augmentation, ViewReader
 from aplt.labeler.evaluation import accuracy_scalars, label_quality, online_quality, prototype_predictions
@@ -87,7 +88,7 @@ def label_run(labeler: Labeler) -> None:
             publish_evaluation(labeler, epoch)
         else:
             wait_for_work(labeler)
-        record_spans(labeler.store, "labeler", labeler.clock.take_spans())
+        labeler.claim.record_spans(labeler.clock.take_spans())
 
 
 def finished(labeler: Labeler) -> bool:
@@ -123,7 +124,7 @@ def next_evaluation(labeler: Labeler) -> int | None:
 
 
 def wait_for_work(labeler: Labeler) -> None:
-    """Wait for the features of the next phase if its checkpoint is there, else for the next checkpoint."""
+    """Wait for the features of the next phase if its checkpoint is there, else for the next or a lost checkpoint."""
     phase, newest = unlabeled_phase(labeler), labeler.store.checkpoints.latest()
     wanted = 1 if newest is None else newest.version + 1
     if phase is not None and labeler.store.checkpoints.exists(phase.snapshot_epoch):
@@ -131,6 +132,7 @@ def wait_for_work(labeler: Labeler) -> None:
         series: Series[Any] = labeler.store.features
         wanted = phase.version
     else:
+        wanted = wanted if phase is None else min(wanted, phase.snapshot_epoch)
         labeler.claim.waiting(f"for the checkpoint after epoch {wanted}")
         series = labeler.store.checkpoints
     with labeler.clock.measure("wait"):
@@ -198,13 +200,14 @@ def feature_snapshot(labeler: Labeler, phase: Phase) -> tuple[FeatureSnapshot, l
             batch_size=labeler.config.labeler.batch_size,
             tick=labeler.claim.tick,
         )
-        store.features.publish(
-            snapshot_of(data, phase.snapshot_epoch, features_ND),
-            version=phase.version,
-            parents=[checkpoint],
-            summary={"source": "labeler"},
-            provenance=labeler.provenance.now(),
-        )
+        with suppress(VersionExistsError):  # a labeler that was taken for dead was quicker
+            store.features.publish(
+                snapshot_of(data, phase.snapshot_epoch, features_ND),
+                version=phase.version,
+                parents=[checkpoint],
+                summary={"source": "labeler"},
+                provenance=labeler.provenance.now(),
+            )
     snapshot = store.features.load(phase.version)
     expected = training_rows(data)
     if not np.array_equal(snapshot.rows_N, expected):
@@ -234,7 +237,12 @@ def publish_evaluation(labeler: Labeler, epoch: int) -> None:
     config, store, data = labeler.config, labeler.store, labeler.data
     labeler.claim.working(f"evaluation of epoch {epoch}", share_done(labeler, epoch))
     with labeler.clock.measure("evaluate"):
-        checkpoint = store.checkpoints.load(epoch)
+        try:
+            checkpoint_ref = store.checkpoints.ref(epoch)
+            checkpoint = store.checkpoints.load(checkpoint_ref)
+        except MissingArtifactError:  # evaluated by a labeler that was taken for dead, then removed by the trainer
+            logger.info("the checkpoint of epoch %d is gone before its evaluation", epoch)
+            return
         load_weights(labeler, checkpoint)
         features_TD, logits_TK = forward_rows(
             labeler.model,
@@ -245,7 +253,7 @@ def publish_evaluation(labeler: Labeler, epoch: int) -> None:
         )
         predictions = {"head": logits_TK.argmax(axis=1).astype(np.int16)} if len(data.test_rows_T) else {}
         version = labeler.plan.prototypes_for(epoch)
-        parents = [store.checkpoints.ref(epoch)]
+        parents = [checkpoint_ref]
         labels = None
         if version is not None:
             parents.append(store.labels.ref(version))

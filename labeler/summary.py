@@ -12,7 +12,7 @@ from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData
 from aplt.common.manifest import ArtifactManifest
 from aplt.common.schedule import Schedule
-from aplt.common.service import ROLES
+from aplt.common.service import ROLES, read_spans
 from aplt.common.store import ArtifactStore
 from aplt.labeler.pictures import percent, printable
 from aplt.labeler.timeline import Span, duration
@@ -50,7 +50,7 @@ class History:
             scalars={epoch: store.evaluations.load(epoch).scalars for epoch in store.evaluations.versions()},
             labels={version: store.labels.manifest(version) for version in versions},
             newest=store.labels.load(versions[-1]) if versions else None,
-            spans={role: _spans_of(store.read_json(f"services/{role}/spans.json")) for role in ROLES},
+            spans={role: _spans_of({"spans": read_spans(store, role)}) for role in ROLES},
         )
 
     def series(self, name: str) -> dict[int, float]:

@@ -6,6 +6,7 @@ Letters: B batch, N unlabelled clips, M labelled clips, D features.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,12 +17,12 @@ from aplt.common.artifacts import ArtifactRef, FeatureSnapshot
 from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData
 from aplt.common.device import autocast, pick_device, use_threads
-from aplt.common.errors import ConfigError
+from aplt.common.errors import ConfigError, MissingArtifactError, VersionExistsError
 from aplt.common.features import forward_rows, snapshot_of, training_rows
 from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog, Stopwatch
 from aplt.common.schedule import Phase, Schedule
-from aplt.common.service import RoleClaim, describe_role, progress_of, record_spans
+from aplt.common.service import RoleClaim, describe_role, progress_of
 from aplt.common.store import ArtifactStore
 from aplt.common.views import Augmentation, ViewReader
 from aplt.trainer.loader import Loader
@@ -67,25 +68,41 @@ def train(trainer: Trainer) -> TrainState:
     )
     reader = ViewReader(data=trainer.data, augmentation=augmentation, device=device)
 
-    publish_features(trainer, state, reader)  # if an earlier process died between checkpoint and features
+    publish_missing_features(trainer, state, reader)
     while state.epoch < plan.total_epochs:
         adopt_labels(trainer, state)
         train_epoch(trainer, state, loader)
         publish_checkpoint(trainer, state)
         publish_features(trainer, state, reader)
         prune_checkpoints(trainer, state)
-        record_spans(trainer.store, "trainer", trainer.clock.take_spans())
+        trainer.claim.record_spans(trainer.clock.take_spans())
     return state
 
 
 def restore_or_init(trainer: Trainer, device: torch.device) -> TrainState:
-    """Return the state of the newest checkpoint, or of epoch 0."""
+    """Return the state of the checkpoint to go on from, or of epoch 0."""
     state = init_state(trainer.config, trainer.data, device)
-    newest = trainer.store.checkpoints.latest()
-    if newest is not None:
-        state.restore(trainer.store.checkpoints.load(newest.version))
-        logger.info("goes on after epoch %d", state.epoch)
+    epoch = resumable_epoch(trainer)
+    if epoch > 0:
+        state.restore(trainer.store.checkpoints.load(epoch))
+        logger.info("goes on after epoch %d", epoch)
     return state
+
+
+def resumable_epoch(trainer: Trainer) -> int:
+    """Return the newest checkpoint from which all missing labels can still come, 0 if there is none.
+
+    That is the newest of all, unless somebody removed a checkpoint whose labels were never made: then training goes
+    back before it, makes it again, and meets the later ones where it left them.
+    """
+    store = trainer.store
+    there = set(store.checkpoints.versions())
+    lost = [
+        phase.snapshot_epoch
+        for phase in trainer.plan.phases
+        if phase.snapshot_epoch not in there and not store.labels.exists(phase.version)
+    ]
+    return max((epoch for epoch in there if epoch < min(lost, default=epoch + 1)), default=0)
 
 
 def adopt_labels(trainer: Trainer, state: TrainState) -> None:
@@ -169,36 +186,68 @@ def passed_share(state: TrainState) -> float:
 
 
 def publish_checkpoint(trainer: Trainer, state: TrainState) -> None:
-    """Publish the state after the epoch that has just ended."""
+    """Publish the state after the epoch that has just ended, or take over what somebody published for it before.
+
+    That somebody is a trainer that was taken for dead, or this run before a checkpoint was lost.
+    """
     previous = [trainer.store.checkpoints.ref(state.epoch - 1)] if state.epoch > 1 else []
     version = trainer.plan.labels_for(state.epoch)
     labels = [] if version is None else [trainer.store.labels.ref(version)]
     with trainer.clock.measure("publish"):
-        trainer.store.checkpoints.publish(
-            state.checkpoint(),
-            version=state.epoch,
-            parents=[*previous, *labels],
-            summary={"passed_share": passed_share(state)},
-            provenance=trainer.provenance.now(),
-        )
+        try:
+            trainer.store.checkpoints.publish(
+                state.checkpoint(),
+                version=state.epoch,
+                parents=[*previous, *labels],
+                summary={"passed_share": passed_share(state)},
+                provenance=trainer.provenance.now(),
+            )
+        except VersionExistsError:
+            logger.info("the checkpoint after epoch %d is there already; goes on from it", state.epoch)
+            state.restore(trainer.store.checkpoints.load(state.epoch))
+
+
+def publish_missing_features(trainer: Trainer, state: TrainState, reader: ViewReader) -> None:
+    """Publish the features that an earlier process did not come to publish, or that were lost, while labels need them.
+
+    `state` is used for it and is in the end what it was.
+    """
+    epoch = state.epoch
+    for phase in trainer.plan.phases:
+        if phase.snapshot_epoch <= epoch and needs_features(trainer, phase):
+            if phase.snapshot_epoch != state.epoch:
+                state.restore(trainer.store.checkpoints.load(phase.snapshot_epoch))
+            publish_features(trainer, state, reader)
+    if state.epoch != epoch:
+        state.restore(trainer.store.checkpoints.load(epoch))
+
+
+def needs_features(trainer: Trainer, phase: Phase) -> bool:
+    """Whether the labels of `phase` wait for features from the trainer."""
+    store, version = trainer.store, phase.version
+    by_trainer = trainer.config.features.source != "labeler"
+    return by_trainer and not store.features.exists(version) and not store.labels.exists(version)
 
 
 def publish_features(trainer: Trainer, state: TrainState, reader: ViewReader) -> None:
     """Publish the features that the labeler will cluster, if this epoch is one that labels are made from."""
     phase = trainer.plan.snapshot_after(state.epoch)
-    source = trainer.config.features.source
-    if phase is None or source == "labeler" or trainer.store.features.exists(phase.version):
+    if phase is None or not needs_features(trainer, phase):
         return
+    source = trainer.config.features.source
     trainer.claim.working(f"features for labels v{phase.version}")
     with trainer.clock.measure("features"):
         snapshot = bank_snapshot(trainer, state) if source == "bank" else extract_snapshot(trainer, state, reader)
-    trainer.store.features.publish(
-        snapshot,
-        version=phase.version,
-        parents=[checkpoint_ref(trainer, phase)],
-        summary={"source": source},
-        provenance=trainer.provenance.now(),
-    )
+    try:
+        trainer.store.features.publish(
+            snapshot,
+            version=phase.version,
+            parents=[checkpoint_ref(trainer, phase)],
+            summary={"source": source},
+            provenance=trainer.provenance.now(),
+        )
+    except VersionExistsError:
+        logger.info("the features for labels v%d are there already", phase.version)
 
 
 def checkpoint_ref(trainer: Trainer, phase: Phase) -> ArtifactRef:
@@ -238,4 +287,5 @@ def prune_checkpoints(trainer: Trainer, state: TrainState) -> None:
         needed = epoch > state.epoch - 2 or trainer.plan.snapshot_after(epoch) is not None
         due = trainer.plan.evaluates(epoch, trainer.config.labeler.evaluate_every)
         if not needed and (not due or trainer.store.evaluations.exists(epoch)):
-            trainer.store.checkpoints.remove(epoch)
+            with suppress(MissingArtifactError):  # a trainer that was taken for dead did it
+                trainer.store.checkpoints.remove(epoch)

@@ -128,6 +128,24 @@ def test_of_racing_writers_exactly_one_wins(
     assert open_store("demo").verify() == []
 
 
+def test_a_writer_that_slept_until_its_objects_were_collected_publishes_them_all(
+    open_store: OpenStore, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version must never be complete without its weights, not even if a clock jumped or its writer was paused."""
+    store = open_store("demo")
+    create = store._objects.create
+
+    def sleep_and_create(key: str, data: bytes) -> bool:
+        assert len(open_store("demo").gc(grace_s=0).keys) == 2
+        return create(key, data)
+
+    monkeypatch.setattr(store._objects, "create", sleep_and_create)
+    store.checkpoints.publish(checkpoint(1, 7.0), version=1, provenance=provenance)
+    assert open_store("demo").checkpoints.load(1).weights["w"].tolist() == [7.0] * 3
+    assert open_store("demo").gc(grace_s=0).keys == []
+    assert open_store("demo").verify() == []
+
+
 def test_a_retried_request_that_had_succeeded_still_wins(
     store: ArtifactStore, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

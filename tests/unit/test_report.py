@@ -120,14 +120,14 @@ def small_run(config: BaseRunConfig) -> ArtifactStore:
     publish_evaluation(store, 4, **final, labels__precision=0.5, labels__accuracy_all=0.6)
     trainer: list[JsonValue] = [span("train", 10 + 20 * i, 15.0) for i in range(4)]
     trainer += [span("wait", 45.0, 5.0), span("publish", 90, 1)]
-    store.write_json("services/trainer/spans.json", {"spans": trainer})
+    store.write_json("services/trainer/spans/000001-000000.json", {"spans": trainer})
     labeler: list[JsonValue] = [
         span("wait", 10, 15.0),
         span("extract", 25, 3),
         span("cluster", 28, 1.5),
         span("evaluate", 100, 9.0),
     ]
-    store.write_json("services/labeler/spans.json", {"spans": labeler})
+    store.write_json("services/labeler/spans/000001-000000.json", {"spans": labeler})
     return store
 
 
@@ -222,7 +222,7 @@ def test_a_method_without_labels_has_a_report_without_them(tmp_path: Path) -> No
     config = config_of(tmp_path, uses_labels=False)
     store = ArtifactStore(config.store.url, config.run)
     publish_evaluation(store, 4, head__accuracy=0.4, head__macro=0.35)
-    store.write_json("services/trainer/spans.json", {"spans": [span("train", 0, 9.0)]})
+    store.write_json("services/trainer/spans/000001-000000.json", {"spans": [span("train", 0, 9.0)]})
 
     summary = write_report(store, config, prepare(tmp_path))
 

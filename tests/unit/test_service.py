@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from aplt.common import service
-from aplt.common.errors import RunError
+from aplt.common.errors import CorruptArtifactError, RunError, StoreError
 from aplt.common.service import (
     RoleClaim,
     StopRequestedError,
@@ -15,8 +18,8 @@ from aplt.common.service import (
     process_exists,
     process_identity,
     progress_of,
+    read_spans,
     read_status,
-    record_spans,
     request_stop,
 )
 from aplt.common.store import ArtifactStore
@@ -32,12 +35,18 @@ def fast_beat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "BEAT_S", 0.01)
 
 
-def dead_process() -> dict[str, object]:
+def dead_process() -> dict[str, Any]:
     """The identity of a process on this machine that has ended."""
     identity = process_identity()
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return identity | {"pid": process.pid, "pid_started": "1"}
+
+
+def claim_by(store: ArtifactStore, identity: dict[str, Any], *, claim: int = 1, **status: Any) -> None:
+    """Let another process hold the trainer's role."""
+    said = {"role": "trainer", "claim": claim, "state": "working", "updated_at": "2026-01-01T00:00:00Z"}
+    store.write_json(f"services/trainer/claims/{claim:06d}.json", said | identity | status)
 
 
 def test_a_service_says_what_it_does_and_how_it_ended(store: ArtifactStore) -> None:
@@ -69,14 +78,20 @@ def test_a_second_service_of_a_role_is_refused(store: ArtifactStore) -> None:
     assert RoleClaim(store, "trainer").number == 2
 
 
-def test_a_claim_without_a_first_status_counts_while_its_process_lives(store: ArtifactStore) -> None:
-    store.create_json("services/trainer/claims/000001.json", process_identity())
+def test_a_claim_without_a_heartbeat_counts_while_its_process_lives(store: ArtifactStore) -> None:
+    claim_by(store, process_identity())
     with pytest.raises(RunError, match="has a trainer already"):
         RoleClaim(store, "trainer")
 
 
+def test_a_claim_that_says_nothing_is_told(store: ArtifactStore) -> None:
+    store.write_json("services/trainer/claims/000001.json", {"pid": 1})
+    with pytest.raises(CorruptArtifactError, match=r"services/trainer/claims/000001.json.*Remove run/services/trainer"):
+        RoleClaim(store, "trainer")
+
+
 def test_the_role_of_a_dead_process_is_taken_over_at_once(store: ArtifactStore) -> None:
-    store.create_json("services/trainer/claims/000001.json", dead_process())
+    claim_by(store, dead_process())
 
     def never(_: float) -> None:
         raise AssertionError("waited for a process that is known to be dead")
@@ -88,13 +103,11 @@ def test_the_role_of_a_dead_process_is_taken_over_at_once(store: ArtifactStore) 
 @pytest.mark.parametrize("beats", [True, False])
 def test_a_holder_on_another_machine_is_judged_by_its_heartbeat(store: ArtifactStore, beats: bool) -> None:
     elsewhere = process_identity() | {"boot": "another machine", "host": "other"}
-    status = {"role": "trainer", "claim": 1, "state": "working", "updated_at": "2026-01-01T00:00:00Z", "beat": 7}
-    store.create_json("services/trainer/claims/000001.json", elsewhere)
-    store.write_json("services/trainer/status.json", status | elsewhere)
+    claim_by(store, elsewhere, beat=7)
 
     def lease_passes(_: float) -> None:
         if beats:
-            store.write_json("services/trainer/status.json", status | elsewhere | {"beat": 8})
+            claim_by(store, elsewhere, beat=8)
 
     if beats:
         with pytest.raises(RunError, match="on other"):
@@ -121,18 +134,51 @@ def test_a_stop_request_ends_the_service_at_its_next_tick(store: ArtifactStore) 
 
 
 @pytest.mark.usefixtures("fast_beat")
-def test_one_that_was_taken_over_ends_and_leaves_the_status_alone(store: ArtifactStore) -> None:
+def test_one_that_was_taken_over_ends_and_leaves_its_successor_alone(store: ArtifactStore) -> None:
     def work(claim: RoleClaim) -> None:
         while True:
             claim.check()
 
     with pytest.raises(RunError, match="took over"), RoleClaim(store, "trainer") as claim:
-        store.create_json("services/trainer/claims/000002.json", process_identity())
+        claim_by(store, process_identity(), claim=2, doing="epoch 7")
+        claim.waiting("for labels v1")
+        claim.record_spans([{"what": "train", "start": 1.0, "seconds": 2.0}])
         work(claim)
     status = read_status(store, "trainer")
     assert status is not None
-    assert status.claim == 1
-    assert status.state == "working"
+    assert (status.claim, status.state, status.doing) == (2, "working", "epoch 7")
+
+
+def test_what_became_of_a_process(store: ArtifactStore) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    claim_by(store, process_identity() | {"pid": process.pid, "pid_started": service._started_at(process.pid)})
+    status = read_status(store, "trainer")
+    assert status is not None
+    assert status.fate == "working"
+    process.send_signal(signal.SIGSTOP)
+    while status.fate == "working":
+        os.sched_yield()
+    assert status.fate == "paused"
+    assert f"kill -CONT {process.pid}" in status.describe()
+    process.kill()
+    process.wait()
+    assert status.fate == "died"
+    assert "the process is gone" in status.describe()
+
+
+def test_a_clock_that_jumps_makes_nobody_dead(store: ArtifactStore) -> None:
+    """A holder elsewhere, whose clock is years ahead or behind, is judged by its heartbeat alone."""
+    elsewhere = process_identity() | {"boot": "another machine", "host": "other"}
+    for updated_at in ("1999-01-01T00:00:00Z", "2099-01-01T00:00:00Z"):
+        claim_by(store, elsewhere, beat=1, updated_at=updated_at)
+        status = read_status(store, "trainer")
+        assert status is not None
+        assert status.fate == "working"
+        assert status.silent_s >= 0
+        with pytest.raises(RunError, match="has a trainer already"):
+            RoleClaim(
+                store, "trainer", sleep=lambda _: claim_by(store, elsewhere, beat=2, updated_at="1980-01-01T00:00:00Z")
+            )
 
 
 def test_progress_changes_with_work_alone(store: ArtifactStore) -> None:
@@ -153,8 +199,22 @@ def test_processes_are_told_apart() -> None:
 
 
 def test_spans_of_all_processes_are_kept(store: ArtifactStore) -> None:
-    record_spans(store, "trainer", [{"what": "train", "start": 1.0, "seconds": 2.0}])
-    record_spans(store, "trainer", [{"what": "wait", "start": 3.0, "seconds": 1.0}])
-    spans = store.read_json("services/trainer/spans.json")
-    assert spans is not None
-    assert [span["what"] for span in spans["spans"]] == ["train", "wait"]
+    with RoleClaim(store, "trainer") as claim:
+        for start in range(600):
+            claim.record_spans([{"what": "train", "start": start, "seconds": 2.0}])
+        claim.record_spans([])
+    with RoleClaim(store, "trainer") as claim:
+        claim.record_spans([{"what": "wait", "start": 600.0, "seconds": 1.0}])
+    assert [span["start"] for span in read_spans(store, "trainer")] == list(range(601))
+    assert len(store.list_names("services/trainer/spans")) == 4
+
+
+def test_a_last_word_that_cannot_be_written_does_not_hide_the_reason(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("no space left")
+
+    with pytest.raises(ValueError, match="boom"), RoleClaim(store, "trainer"):
+        monkeypatch.setattr(store, "write_json", full)
+        raise ValueError("boom")
