@@ -48,7 +48,8 @@ def run_variant(cfg: Path, name: str, overrides: list[str]) -> dict[str, Any]:
         subprocess.Popen([sys.executable, "-m", "aplt.deploy.cli", command, str(cfg), "--quiet", *options])
         for command in ("train", "label")
     ]
-    if any([service.wait() for service in services]):
+    codes = [service.wait() for service in services]
+    if any(codes):
         raise SystemExit(f"{name}: a service failed")
     config = load_config(cfg, settings)
     store = open_store(config)

@@ -14,7 +14,9 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ from aplt.trainer.methods import Batch
 from aplt.trainer.state import TrainState, init_state, set_lr
 
 CLASSES = 12
+LR = 1e-4
 
 
 def made_up_data(folder: Path, config: RunConfig, num_clips: int) -> PreparedData:
@@ -84,7 +87,7 @@ def configuration(args: argparse.Namespace, folder: Path) -> RunConfig:
             "schedule": {"warmup_epochs": 1000},
             "trainer": {
                 "batch_size": args.batch,
-                "lr": 1e-4,
+                "lr": LR,
                 "device": args.device,
                 "precision": args.precision,
                 "threads": args.threads,
@@ -94,12 +97,12 @@ def configuration(args: argparse.Namespace, folder: Path) -> RunConfig:
     )
 
 
-def bare_epoch(trainer: Trainer, state: TrainState, batches: list[Batch], steps: int) -> None:
+def bare_epoch(loop: Loop, steps: int) -> None:
     """Train `steps` steps on ready-made batches, again and again the same few."""
-    state.model.train()
-    for _, batch in zip(range(steps), itertools.cycle(batches), strict=False):
-        set_lr(state.optimizer, 1e-4)
-        train_step(trainer, state, batch)
+    loop.state.model.train()
+    for _, batch in zip(range(steps), itertools.cycle(loop.batches), strict=False):
+        set_lr(loop.state.optimizer, LR)
+        train_step(loop.trainer, loop.state, batch)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -111,9 +114,47 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@dataclass(frozen=True)
+class Loop:
+    """A trainer at work on made-up clips, and a few of its batches."""
+
+    trainer: Trainer
+    state: TrainState
+    loader: Loader
+    batches: list[Batch]
+
+
+@contextmanager
+def made_up_loop(args: argparse.Namespace) -> Iterator[Loop]:
+    """Set a trainer up in a temporary folder, as the service does."""
+    use_threads(args.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = configuration(args, folder)
+        data, device = made_up_data(folder, config, args.clips), pick_device(args.device)
+        state = init_state(config, data, device)
+        augmentation = Augmentation.of(config.data, seed=0)
+        loader = Loader(data, augmentation, state.method, seed=0, batch_size=args.batch, mu=1, device=device)
+        if args.method == "aplt":
+            state.method.version.fill_(1)  # beyond the warm-up: four views and the margin losses
+        store = ArtifactStore(config.store.url, config.run)
+        with RoleClaim(store, "trainer") as claim, MetricLog(folder, "trainer", claim=1) as log:
+            trainer = Trainer(
+                config=config,
+                plan=config.plan(),
+                store=store,
+                data=data,
+                claim=claim,
+                provenance=provenance_of("trainer", config),
+                log=log,
+            )
+            batches = [batch for _, (_, batch) in zip(range(4), loader.epoch(1), strict=False)]
+            yield Loop(trainer, state, loader, batches)
+
+
+def loop_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser for what decides how fast a trainer is."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="fixmatch", choices=["supervised", "fixmatch", "aplt"])
     parser.add_argument("--model", default="tiny_tsm")
     parser.add_argument("--crop", type=int, default=56, help="side of the view in pixels")
@@ -123,58 +164,38 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    return parser
+
+
+def describe(args: argparse.Namespace, device: torch.device) -> str:
+    """Return one line on what was measured."""
+    return (
+        f"{args.model}, {args.method}, {args.frames} x {args.crop} x {args.crop}, {args.batch} + {args.batch} clips, "
+        f"{args.threads} thread(s), {device}, {args.precision}, torch {torch.__version__}"
+    )
+
+
+def main() -> None:
+    """Print the rates and their ratio."""
+    parser = loop_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=5, help="epochs of each kind")
     args = parser.parse_args()
-    use_threads(args.threads)
-    with tempfile.TemporaryDirectory() as name:
-        measure(args, Path(name))
-
-
-def measure(args: argparse.Namespace, folder: Path) -> None:
-    """Run both loops in turns and print what came out."""
-    config = configuration(args, folder)
-    data, device = made_up_data(folder, config, args.clips), pick_device(args.device)
-    store = ArtifactStore(config.store.url, config.run)
-    state = init_state(config, data, device)
-    loader = Loader(
-        data,
-        Augmentation.of(config.data, seed=0),
-        state.method,
-        seed=0,
-        batch_size=args.batch,
-        mu=1,
-        device=device,
-    )
-    if args.method == "aplt":
-        state.method.version.fill_(1)  # beyond the warm-up: four views and the margin losses
-    with RoleClaim(store, "trainer") as claim, MetricLog(folder, "trainer", claim=1) as log:
-        trainer = Trainer(
-            config=config,
-            plan=config.plan(),
-            store=store,
-            data=data,
-            claim=claim,
-            provenance=provenance_of("trainer", config),
-            log=log,
-        )
-        steps = loader.steps_per_epoch
-        batches = [batch for _, (_, batch) in zip(range(4), loader.epoch(1), strict=False)]
-        train_epoch(trainer, state, loader)
-        bare_epoch(trainer, state, batches, steps)
+    with made_up_loop(args) as loop:
+        trainer, state, device = loop.trainer, loop.state, loop.state.device
+        steps = loop.loader.steps_per_epoch
+        train_epoch(trainer, state, loop.loader)
+        bare_epoch(loop, steps)
         pairs = [
             (
-                seconds(lambda: bare_epoch(trainer, state, batches, steps), device),
-                seconds(lambda: train_epoch(trainer, state, loader), device),
+                seconds(lambda: bare_epoch(loop, steps), device),
+                seconds(lambda: train_epoch(trainer, state, loop.loader), device),
             )
             for _ in range(args.pairs)
         ]
     clips = 2 * args.batch * steps
     bare_s, ours_s = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratios = sorted(bare / ours for bare, ours in pairs)
-    print(
-        f"{args.model}, {args.method}, {args.frames} x {args.crop} x {args.crop}, {args.batch} + {args.batch} clips, "
-        f"{args.threads} thread(s), {device}, {args.precision}, torch {torch.__version__}"
-    )
+    print(describe(args, device))
     print(f"bare loop {clips / bare_s:8.1f} clips/s   trainer {clips / ours_s:8.1f} clips/s")
     print(f"trainer / bare loop: {statistics.median(ratios):.3f} (from {ratios[0]:.3f} to {ratios[-1]:.3f})")
 
