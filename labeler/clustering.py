@@ -5,12 +5,17 @@ Letters: N unlabelled samples, M labelled samples, K classes, D features.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from aplt.labeler.sums import ClassSums, chunks, class_ids, largest
+
+# More than the relative error of a norm, and than what rounding adds up to over the iterations.
+_SLACK = 2.0**-10
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,18 +61,23 @@ def semi_supervised_kmeans(
         max_abs=max_abs,
         device=unlabeled_ND.device,
     )
-    for rows in chunks(labeled_MD):
-        sums.add(labeled_MD[rows], classes_M[rows])
+    sums.add(labeled_MD, classes_M)
     missing = (sums.counts_K == 0).nonzero().flatten().tolist()
     if missing:
         raise ValueError(
             f"every class needs a labelled sample to start from, but classes {missing} of {num_classes} have none: "
             "label a clip of each, or remove the class"
         )
-    norms_N, norms_M = _norms(unlabeled_ND), _norms(labeled_MD)
+    norms_N, norms_M = _norms(unlabeled_ND, max_abs), _norms(labeled_MD, max_abs)
     mean_square = float(torch.cat([norms_N, norms_M]).square().mean())
     return _lloyd(
-        unlabeled_ND, norms_N, sums.means(), sums, max_iterations=max_iterations, stop_at=tolerance * mean_square
+        unlabeled_ND,
+        norms_N,
+        sums.means(),
+        sums,
+        max_abs=max_abs,
+        max_iterations=max_iterations,
+        stop_at=tolerance * mean_square,
     )
 
 
@@ -88,13 +98,14 @@ def kmeans(
         raise ValueError("centroids_KD must hold at least one centre to start from")
     num_classes, num_features = centroids_KD.shape
     sums = ClassSums(num_classes, num_features, max_rows=len(features_ND), max_abs=max_abs, device=features_ND.device)
-    norms_N = _norms(features_ND)
+    norms_N = _norms(features_ND, max_abs)
     mean_square = float(norms_N.square().sum()) / max(1, len(features_ND))
     return _lloyd(
         features_ND,
         norms_N,
         centroids_KD.double(),
         sums,
+        max_abs=max_abs,
         max_iterations=max_iterations,
         stop_at=tolerance * mean_square,
     )
@@ -106,71 +117,129 @@ def _lloyd(
     start_KD: Tensor,
     sums: ClassSums,
     *,
+    max_abs: float,
     max_iterations: int,
     stop_at: float,
 ) -> Clustering:
     """Iterate from the centres `start_KD`; `sums` holds the anchors, if any, and follows the samples as they move."""
-    norms_N = norms_N.to(_compute_dtype(features_ND))
-    assignments_N = torch.full((len(features_ND),), -1, dtype=torch.int64, device=features_ND.device)
-    centroids_KD, converged, num_iterations = start_KD, False, 0
-    while not converged and num_iterations < max_iterations:
-        _assign(features_ND, norms_N, centroids_KD, assignments_N, sums)
-        previous_KD, centroids_KD = centroids_KD, sums.means(centroids_KD)
-        shift = float((centroids_KD - previous_KD).norm(dim=1).sum())
+    search = _Search(features_ND, norms_N, start_KD)
+    sums.add(features_ND, search.nearest_N)
+    num_iterations = 1
+    while True:
+        centroids_KD = sums.means(search.centroids_KD)
+        shift = float((centroids_KD - search.centroids_KD).norm(dim=1).sum())
         converged = shift**2 <= stop_at
+        former_N = search.nearest_N.clone()
+        if shift > 0:
+            search.follow(centroids_KD)
+        if converged or num_iterations == max_iterations:
+            break
+        sums.move(features_ND, former_N, search.nearest_N)
         num_iterations += 1
-    if shift > 0:
-        _assign(features_ND, norms_N, centroids_KD, assignments_N, None)
-    distances_N = torch.empty_like(norms_N)
-    for rows in chunks(features_ND):
-        distances_N[rows] = (features_ND[rows] - centroids_KD[assignments_N[rows]]).square_().sum(1).sqrt_()
-    return Clustering(centroids_KD.to(distances_N.dtype), assignments_N, distances_N, num_iterations, converged)
+    distances_N = _distances(features_ND, centroids_KD, search.nearest_N, max_abs)
+    return Clustering(centroids_KD.to(distances_N.dtype), search.nearest_N, distances_N, num_iterations, converged)
 
 
-def _assign(
-    features_ND: Tensor, norms_N: Tensor, centroids_KD: Tensor, assignments_N: Tensor, sums: ClassSums | None
-) -> None:
-    """Put the nearest centre of each sample into `assignments_N`, and move those that changed in `sums`.
+class _Search:
+    """The nearest centre of each sample, looked up again only where the centres have moved enough to change it.
 
     The matrix product decides, except for samples whose two best centres it cannot tell apart with certainty: float64
     differences decide those. So the result is the exact one, however the product happens to round.
     """
-    # |x - c|^2 - |x - m|^2 = (c - m)(c + m) - 2 x (c - m): differences from the middle m of the centres keep the
-    # product small when all features share a large offset.
-    middle_D = centroids_KD.mean(dim=0)
-    offsets_KD = centroids_KD - middle_D
-    constants_K = (offsets_KD * (centroids_KD + middle_D)).sum(dim=1)
 
-    # Reduced-precision products (TF32, bfloat16) would leave every sample uncertain.
-    full = torch.get_float32_matmul_precision() == "highest"
-    dtype = _compute_dtype(features_ND) if full else torch.float64
-    left_KD, start_K1 = offsets_KD.to(dtype), constants_K.to(dtype)[:, None]
-    # Twice the worst rounding error of a score: products and their sum, the rounded centre, the constant, underflow.
-    limits, num_terms = torch.finfo(dtype), features_ND.shape[1] + 4
-    unit = 2 * num_terms * limits.eps
-    slope = unit * float(offsets_KD.norm(dim=1).max())
-    floor = unit * float(constants_K.abs().max()) + num_terms * limits.tiny
+    def __init__(self, features_ND: Tensor, norms_N: Tensor, centroids_KD: Tensor):
+        self._features_ND, self._norms_N, self.centroids_KD = features_ND, norms_N, centroids_KD
+        self.nearest_N = torch.zeros(len(features_ND), dtype=torch.int64, device=features_ND.device)
+        # By how much any other centre's squared distance surely exceeds the nearest one's.
+        self._leads_N = torch.zeros_like(norms_N)
+        self._largest_norm = float(norms_N.max()) if len(norms_N) else 0.0
+        # A smaller lead than this is for the float64 differences to see. No centre ever gets longer than its class's
+        # start or its longest sample.
+        longest = max(self._largest_norm, float(centroids_KD.norm(dim=1).max()))
+        self._least_lead = _rounding(torch.float64, features_ND.shape[1]) * (2 * longest) ** 2
+        self._look_up()
 
-    for rows in chunks(features_ND, num_classes=len(centroids_KD)):
-        chunk_BD = features_ND[rows]
-        with torch.autocast(features_ND.device.type, enabled=False):
-            scores_KB = torch.addmm(start_K1, left_KD, chunk_BD.to(dtype).T, alpha=-2)
-        best_B, nearest_B = scores_KB.min(dim=0)
-        # Negated, so that scores that overflowed count as uncertain too.
-        rivals_B = (~(scores_KB > best_B + (slope * norms_N[rows] + floor))).sum(dim=0)
-        unsure_U = (rivals_B > 1).nonzero().flatten()
-        if len(unsure_U):
-            nearest_B[unsure_U] = _nearest(chunk_BD[unsure_U].double(), centroids_KD)
+    def follow(self, centroids_KD: Tensor) -> None:
+        """Bring `nearest_N` up to date with centres that have moved."""
+        shifts_KD, twice_KD = centroids_KD - self.centroids_KD, centroids_KD + self.centroids_KD
+        # |x - c|^2 - |x - b|^2 changes by the change of |c|^2 - |b|^2, less 2 x (shift of c - shift of b).
+        squares_K = (shifts_KD * twice_KD).sum(dim=1)
+        products_K = shifts_KD.norm(dim=1) * twice_KD.norm(dim=1)
+        rounding = _rounding(torch.float64, shifts_KD.shape[1]) * products_K.max()
+        losses_K = squares_K - squares_K.min() + rounding
+        slopes_K = 2 * torch.cdist(shifts_KD, shifts_KD, compute_mode="donot_use_mm_for_euclid_dist").amax(dim=1)
+        losses_N = slopes_K[self.nearest_N].mul_(self._norms_N).add_(losses_K[self.nearest_N])
+        self._leads_N -= losses_N.mul_(1 + _SLACK)
+        self.centroids_KD = centroids_KD
+        self._look_up()
 
-        former_B = assignments_N[rows]
-        if sums is not None:
-            moved_U = (nearest_B != former_B).nonzero().flatten()
-            if len(moved_U):
-                moved_UD, from_U = chunk_BD[moved_U], former_B[moved_U]
-                sums.add(moved_UD, nearest_B[moved_U])
-                if int(from_U[0]) >= 0:  # in the first iteration nobody has been anywhere
-                    sums.add(moved_UD, from_U, sign=-1)
-        former_B.copy_(nearest_B)
+    def _look_up(self) -> None:
+        """Find the nearest centre of each sample that has lost its lead."""
+        # |x - c|^2 - |x - m|^2 = (c - m)(c + m) - 2 x (c - m): differences from the middle m of the centres keep the
+        # product small when all features share a large offset.
+        middle_D = self.centroids_KD.mean(dim=0)
+        offsets_KD = self.centroids_KD - middle_D
+        constants_K = (offsets_KD * (self.centroids_KD + middle_D)).sum(dim=1)
+
+        # Reduced-precision products (TF32, bfloat16) would leave every sample uncertain.
+        full = torch.get_float32_matmul_precision() == "highest"
+        dtype = _compute_dtype(self._features_ND) if full else torch.float64
+        left_DK, start_K = offsets_KD.to(dtype).T, constants_K.to(dtype)
+        num_features = self._features_ND.shape[1]
+        unit = _rounding(dtype, num_features)
+        largest_offset, largest_constant = float(offsets_KD.norm(dim=1).max()), float(constants_K.abs().max())
+        floor = unit * largest_constant + (num_features + 4) * torch.finfo(dtype).tiny
+        if not largest_constant + 2 * largest_offset * self._largest_norm < torch.finfo(dtype).max:
+            floor = torch.inf  # scores may overflow and tell nothing
+
+        with torch.autocast(self._features_ND.device.type, enabled=False):
+            for rows in self._open_rows():
+                scores_BK = torch.addmm(start_K, _take(self._features_ND, rows).to(dtype), left_DK, alpha=-2)
+                best_B, nearest_B = scores_BK.min(dim=1)
+                rivals_B = scores_BK.scatter_(1, nearest_B[:, None], torch.inf).amin(dim=1)
+                rounding_B = unit * largest_offset * self._norms_N[rows] + floor
+                self._leads_N[rows] = (rivals_B - best_B - rounding_B) * (1 - _SLACK)
+                self.nearest_N[rows] = nearest_B
+        unsure_U = self._open()
+        for part in chunks(self._features_ND, copies=8, rows=len(unsure_U)):
+            rows_U = unsure_U[part]
+            self.nearest_N[rows_U] = _nearest(_take(self._features_ND, rows_U).double(), self.centroids_KD)
+
+    def _open(self) -> Tensor:
+        """Return the rows without a lead. Negated, so that scores that overflowed count as such too."""
+        return (~(self._leads_N > self._least_lead)).nonzero().flatten()
+
+    def _open_rows(self) -> Iterator[slice | Tensor]:
+        open_U = self._open()
+        # Picking rows costs a copy: not worth it for most of them.
+        most = len(open_U) > 0.75 * len(self._features_ND)
+        num_rows = len(self._features_ND) if most else len(open_U)
+        for part in chunks(self._features_ND, num_classes=len(self.centroids_KD), rows=num_rows):
+            yield part if most else open_U[part]
+
+
+def _take(features_ND: Tensor, rows: slice | Tensor) -> Tensor:
+    return features_ND[rows] if isinstance(rows, slice) else features_ND.index_select(0, rows)
+
+
+def _rounding(dtype: torch.dtype, num_features: int) -> float:
+    """Return twice the worst error of a sum of that many products, relative to the sum of their sizes."""
+    return 2 * (num_features + 4) * torch.finfo(dtype).eps
+
+
+def _distances(features_ND: Tensor, centroids_KD: Tensor, nearest_N: Tensor, max_abs: float) -> Tensor:
+    """Return the distance of each sample to its centre, as exact as the type of the features allows."""
+    dtype, scale = _compute_dtype(features_ND), _safe_scale(max_abs)
+    # A centre as the sum of two numbers of that type: then the differences lose nothing to its rounding.
+    high_KD = centroids_KD.to(dtype)
+    low_KD = (centroids_KD - high_KD.double()).to(dtype)
+    distances_N = torch.empty(len(features_ND), dtype=dtype, device=features_ND.device)
+    for rows in chunks(features_ND, copies=8):
+        nearest_B = nearest_N[rows]
+        differences_BD = features_ND[rows] - high_KD.index_select(0, nearest_B)
+        differences_BD -= low_KD.index_select(0, nearest_B)
+        distances_N[rows] = _scaled_norms(differences_BD, scale)
+    return distances_N.div_(scale)
 
 
 def _nearest(features_UD: Tensor, centroids_KD: Tensor) -> Tensor:
@@ -179,11 +248,24 @@ def _nearest(features_UD: Tensor, centroids_KD: Tensor) -> Tensor:
     return squared_KU.argmin(dim=0)
 
 
-def _norms(features_ND: Tensor) -> Tensor:
+def _norms(features_ND: Tensor, max_abs: float) -> Tensor:
+    """Return the float64 norms, computed in the type of the features."""
     norms_N = torch.empty(len(features_ND), dtype=torch.float64, device=features_ND.device)
+    dtype, scale = _compute_dtype(features_ND), _safe_scale(max_abs)
     for rows in chunks(features_ND):
-        norms_N[rows] = torch.linalg.vector_norm(features_ND[rows], dim=1, dtype=torch.float64)
-    return norms_N
+        norms_N[rows] = _scaled_norms(features_ND[rows].to(dtype), scale).double()
+    return norms_N.div_(scale)
+
+
+def _safe_scale(max_abs: float) -> float:
+    """Return the power of two by which to multiply features so that no square in float32 overflows or vanishes."""
+    exponent = math.frexp(max_abs)[1]
+    return 1.0 if -16 < exponent < 48 else math.ldexp(1.0, max(-126, min(-exponent, 126)))
+
+
+def _scaled_norms(features_BD: Tensor, scale: float) -> Tensor:
+    norms_B: Tensor = torch.linalg.vector_norm(features_BD if scale == 1 else features_BD * scale, dim=1)
+    return norms_B
 
 
 def _compute_dtype(features_ND: Tensor) -> torch.dtype:

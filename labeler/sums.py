@@ -11,9 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Elements of one chunk: small enough for a core's cache, large enough to keep a GPU busy. A chunk is worked on in
-# float64 with at most three copies alive, so 192 MB are never exceeded.
-CHUNK_ELEMENTS = {"cpu": 2**19, "cuda": 2**23}
+# Elements of one chunk: small enough for a core's cache, large enough to keep a GPU busy.
+CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
 
 
 class ClassSums:
@@ -32,22 +31,40 @@ class ClassSums:
 
     def add(self, features_ND: Tensor, classes_N: Tensor, *, sign: int = 1) -> None:
         """Add samples to their classes, or take them away with `sign=-1`."""
-        grid_ND = features_ND.double().mul_(self._scale).round_()
-        self._sums_KD.index_add_(0, classes_N, grid_ND, alpha=sign)
+        for rows in chunks(features_ND, copies=8):
+            self._sums_KD.index_add_(0, classes_N[rows], self._on_grid(features_ND[rows]), alpha=sign)
         self.counts_K.add_(torch.bincount(classes_N, minlength=len(self.counts_K)), alpha=sign)
+
+    def move(self, features_ND: Tensor, former_N: Tensor, classes_N: Tensor) -> None:
+        """Take the samples whose class changed out of their former class and into their present one."""
+        moved_U = (classes_N != former_N).nonzero().flatten()
+        for part in chunks(features_ND, copies=8, rows=len(moved_U)):
+            rows_U = moved_U[part]
+            grid_UD = self._on_grid(features_ND.index_select(0, rows_U))
+            self._sums_KD.index_add_(0, classes_N[rows_U], grid_UD)
+            self._sums_KD.index_add_(0, former_N[rows_U], grid_UD, alpha=-1)
+        minlength = len(self.counts_K)
+        self.counts_K += torch.bincount(classes_N[moved_U], minlength=minlength)
+        self.counts_K -= torch.bincount(former_N[moved_U], minlength=minlength)
 
     def means(self, empty_KD: Tensor | None = None) -> Tensor:
         """Return the float64 means [K, D]; a class without samples gets its row of `empty_KD`, or zeros."""
         means_KD = self._sums_KD / (self.counts_K.clamp_min(1).double() * self._scale)[:, None]
         return means_KD if empty_KD is None else torch.where(self.counts_K[:, None] > 0, means_KD, empty_KD)
 
+    def _on_grid(self, features_BD: Tensor) -> Tensor:
+        return features_BD.to(torch.float64, copy=True).mul_(self._scale).round_()
 
-def chunks(features_ND: Tensor, *, num_classes: int = 1) -> Iterator[slice]:
-    """Yield the slices of consecutive rows that one pass works on, with up to `num_classes` numbers per row."""
-    budget = CHUNK_ELEMENTS["cuda" if features_ND.is_cuda else "cpu"]
-    rows = max(1, budget // max(1, features_ND.shape[1], num_classes))
-    for start in range(0, len(features_ND), rows):
-        yield slice(start, start + rows)
+
+def chunks(features_ND: Tensor, *, num_classes: int = 1, copies: int = 1, rows: int | None = None) -> Iterator[slice]:
+    """Yield the slices of consecutive rows that one pass works on, with up to `num_classes` numbers per row.
+
+    `copies` is how many times the pass holds a chunk; `rows` how many rows it visits, all if not given.
+    """
+    budget = CHUNK_ELEMENTS["cuda" if features_ND.is_cuda else "cpu"] // copies
+    size = max(1, budget // max(1, features_ND.shape[1], num_classes))
+    for start in range(0, len(features_ND) if rows is None else rows, size):
+        yield slice(start, start + size)
 
 
 def largest(features_ND: Tensor, name: str) -> float:
