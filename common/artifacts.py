@@ -24,7 +24,7 @@ _ARRAY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtifactRef:
-    """One published version: its series, its number and the SHA-256 of its manifest's bytes."""
+    """One published version: its series, its number and the digest of what it holds (`ArtifactManifest.digest`)."""
 
     series: str
     version: int

@@ -33,6 +33,8 @@ class StoreConfig(Section):
     """A folder, file:///folder, memory://name or s3://bucket/prefix."""
     options: dict[str, str] = {}
     """Passed to obstore (endpoint, region, ...). Credentials belong in the environment, not here."""
+    patience_s: Annotated[float, Field(ge=0)] = 1800.0
+    """How long a service goes on asking a store that does not answer before it gives up; then it can be resumed."""
 
 
 class AugmentConfig(Section):

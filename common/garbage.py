@@ -54,12 +54,16 @@ def find_problems(all_series: Mapping[str, Series[Any]]) -> list[str]:
     parents: list[tuple[str, ArtifactRef]] = []
     for name, series in all_series.items():
         for version in series.versions():
-            problems += series.problems(version)
+            damage = series.damage(version)
+            problems += damage
             try:
-                refs[name, version] = series.ref(version)
-                parents += [(f"{series.folder} version {version}", ref) for ref in series.manifest(version).parents]
+                manifest = series.manifest(version)
             except CorruptArtifactError:
-                continue  # series.problems has said so
+                continue  # series.damage has said so
+            problems += [f"{key} is not in the manifest" for key in series.strays(version)]
+            parents += [(f"{series.folder} version {version}", ref) for ref in manifest.parents]
+            if not damage:
+                refs[name, version] = series.ref(version)
     for child, parent in parents:
         # A parent may have been removed to save space, but not replaced.
         found = refs.get((parent.series, parent.version), parent)

@@ -15,13 +15,13 @@ from aplt.common.errors import (
     ArtifactTimeoutError,
     CorruptArtifactError,
     MissingArtifactError,
+    StoreError,
     VersionExistsError,
 )
 from aplt.common.manifest import (
     ArtifactManifest,
     Provenance,
     describe_object,
-    digest,
     read_manifest,
     write_manifest,
 )
@@ -45,6 +45,7 @@ class Series(Generic[T]):
         self._objects = objects
         self._record = record
         self._number = number
+        self._run_argument = objects.run_argument(run)
 
     def publish(
         self,
@@ -79,15 +80,14 @@ class Series(Generic[T]):
         folder = self.attempt_folder(manifest)
         contents = {f"{folder}/{name}": content for name, content in objects.items()}
         self._objects.put_all(contents)
-        # A retried request may find the manifest that its own first try wrote: then this writer has won.
-        if not self._objects.create(self._key(version), data) and self._objects.get(self._key(version)) != data:
+        if not self._objects.create(self._key(version), data):
             raise VersionExistsError(self._exists_message(version))
         # A writer that slept for long may have lost its objects to `gc`. From here on gc knows that they are needed.
         there = self._objects.exist_all(contents)
         if not all(there.values()):
             self._objects.put_all({key: content for key, content in contents.items() if not there[key]})
         self._objects.flush(self._key(version))
-        return ArtifactRef(series=self.name, version=version, digest=digest(data))
+        return ArtifactRef(series=self.name, version=version, digest=manifest.digest)
 
     def exists(self, version: int) -> bool:
         """Whether this version is published."""
@@ -115,25 +115,19 @@ class Series(Generic[T]):
     def load(self, version: int | ArtifactRef) -> T:
         """The record of a version, every byte verified; CorruptArtifactError names the object that is not as promised.
 
-        Given a reference, the manifest must also be the very one that was referred to. MissingArtifactError if the
-        version is not there.
+        Given a reference, the version must also hold what was referred to. MissingArtifactError if it is not there.
         """
         number = version if isinstance(version, int) else version.version
         ref, manifest = self._read(number)
         if isinstance(version, ArtifactRef) and ref != version:
             raise CorruptArtifactError(
-                f"{self._key(number)} is {ref.series} {ref.digest}, expected {version.series} {version.digest}: the "
-                "version was replaced after it was referred to; restore it or start a new run."
+                f"{self._key(number)} holds {ref.digest}, expected {version.series} {version.digest}: the version was "
+                "replaced by another one after it was referred to; restore it or start a new run."
             )
         objects, problems = self._fetch(manifest)
         if problems:
             raise CorruptArtifactError(self._corrupt_message(number, problems[0]))
-        try:
-            return self._record.decode(objects, manifest.scalars)
-        except Exception as error:  # the decoders of several libraries, each with its own
-            raise CorruptArtifactError(
-                self._corrupt_message(number, f"{self.attempt_folder(manifest)} does not decode: {error}")
-            ) from error
+        return self._decode(manifest, objects)
 
     def wait(
         self,
@@ -165,29 +159,32 @@ class Series(Generic[T]):
         return self.ref(version)
 
     def remove(self, version: int) -> None:
-        """Remove a version: the manifest first, so that it is gone before its objects are. MissingArtifactError."""
-        manifest = self.manifest(version)
-        self._objects.delete(self._key(version))
-        self._objects.delete_all(entry.key for entry in self._objects.walk(self.attempt_folder(manifest)))
+        """Remove a version, damaged or not; MissingArtifactError.
 
-    def problems(self, version: int) -> list[str]:
-        """Everything that is wrong with a version, one line each."""
+        The manifest goes first, so that the version is gone before its objects are.
+        """
+        if not self.exists(version):
+            raise MissingArtifactError(self._missing_message(version))
+        self._objects.delete(self._key(version))
+        self._objects.delete_all(entry.key for entry in self._objects.walk(self.version_folder(version)))
+
+    def damage(self, version: int) -> list[str]:
+        """All reasons why a version cannot be loaded, one line each."""
         try:
             manifest = self.manifest(version)
+            objects, problems = self._fetch(manifest)
+            if not problems:
+                self._decode(manifest, objects)
         except CorruptArtifactError as error:
             return [str(error)]
-        problems = self._fetch(manifest)[1]
+        return problems
+
+    def strays(self, version: int) -> list[str]:
+        """The keys beside a version's objects that its manifest does not promise."""
+        manifest = self.manifest(version)
         folder = self.attempt_folder(manifest)
         promised = {f"{folder}/{name}" for name in manifest.objects}
-        problems += [
-            f"{entry.key} is not in the manifest" for entry in self._objects.walk(folder) if entry.key not in promised
-        ]
-        if not problems:
-            try:
-                self.load(version)
-            except CorruptArtifactError as error:
-                problems.append(str(error))
-        return problems
+        return [entry.key for entry in self._objects.walk(folder) if entry.key not in promised]
 
     def candidates(self) -> list[int]:
         """The versions that somebody began to write, published or not, ascending."""
@@ -210,12 +207,17 @@ class Series(Generic[T]):
     def _read(self, version: int) -> tuple[ArtifactRef, ArtifactManifest]:
         data = self._objects.get(self._key(version))
         if data is None:
-            there = ", ".join(map(str, self.versions())) or "none"
-            raise MissingArtifactError(
-                f"{self.folder} has no version {version} in the store {self._objects.url}; there: {there}."
-            )
-        manifest = read_manifest(data, name=self._key(version), series=self.name, version=version)
-        return ArtifactRef(series=self.name, version=version, digest=digest(data)), manifest
+            raise MissingArtifactError(self._missing_message(version))
+        try:
+            manifest = read_manifest(data, series=self.name, version=version)
+        except CorruptArtifactError as error:
+            raise CorruptArtifactError(self._corrupt_message(version, f"{self._key(version)} {error}")) from None
+        except StoreError as error:
+            raise StoreError(
+                f"{self._key(version)} in the store {self._objects.url} {error}; use the aplt that wrote the run, or "
+                "start a new run."
+            ) from None
+        return ArtifactRef(series=self.name, version=version, digest=manifest.digest), manifest
 
     def _fetch(self, manifest: ArtifactManifest) -> tuple[dict[str, bytes], list[str]]:
         """The objects that are as promised, by name, and a line for each that is not."""
@@ -235,6 +237,17 @@ class Series(Generic[T]):
                 objects[name] = data
         return objects, problems
 
+    def _decode(self, manifest: ArtifactManifest, objects: Mapping[str, bytes]) -> T:
+        try:
+            return self._record.decode(objects, manifest.scalars)
+        except Exception as error:  # the decoders of several libraries, each with its own
+            problem = f"{self.attempt_folder(manifest)} does not decode: {error}"
+            raise CorruptArtifactError(self._corrupt_message(manifest.version, problem)) from error
+
+    def _missing_message(self, version: int) -> str:
+        there = ", ".join(map(str, self.versions())) or "none"
+        return f"{self.folder} has no version {version} in the store {self._objects.url}; there: {there}."
+
     def _exists_message(self, version: int) -> str:
         return (
             f"{self.folder} version {version} exists already in the store {self._objects.url}; published versions "
@@ -243,8 +256,9 @@ class Series(Generic[T]):
 
     def _corrupt_message(self, version: int, problem: str) -> str:
         return (
-            f"{self.folder} version {version} in the store {self._objects.url} is corrupt: {problem}; remove this "
-            "version and have it made again, or restore the file."
+            f"{self.folder} version {version} in the store {self._objects.url} is corrupt: {problem}. "
+            f"Restore the file, or run `aplt store repair {self._run_argument}` and start the services, which make it "
+            "again."
         )
 
     def _timeout_message(

@@ -26,7 +26,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from aplt.common.errors import ApltError, CorruptArtifactError, RunError, StoreError
+from aplt.common.errors import ApltError, RunError, StoreError
 from aplt.common.store import ArtifactStore
 
 logger = logging.getLogger(__name__)
@@ -96,8 +96,7 @@ class Status(BaseModel):
 
 def read_status(store: ArtifactStore, role: Role) -> Status | None:
     """Return what the newest holder of `role` last said, or None if nobody ever held it."""
-    number = _newest_claim(store, role)
-    return _read_claim(store, role, number) if number else None
+    return _read_claim(store, role, _newest_claim(store, role))
 
 
 def describe_role(store: ArtifactStore, role: Role) -> str:
@@ -141,7 +140,7 @@ def request_stop(store: ArtifactStore, role: Role) -> Status | None:
 
 def read_spans(store: ArtifactStore, role: Role) -> list[dict[str, Any]]:
     """Return the spans of time that all processes of `role` recorded, in order."""
-    values = (store.read_json(name) or {} for name in sorted(store.list_names(f"services/{role}/spans")))
+    values = (store.read_note(name) for name in sorted(store.list_names(f"services/{role}/spans")))
     return [span for value in values for span in value.get("spans", [])]
 
 
@@ -196,7 +195,7 @@ class RoleClaim:
         else:
             self._change(state="failed", doing=f"{type(error).__name__}: {error}")
         try:
-            self._write()
+            self._write(self._store if error is None else self._store.with_patience(0))
         except StoreError as second:
             if error is None:
                 raise
@@ -214,7 +213,7 @@ class RoleClaim:
     def waiting(self, what: str) -> None:
         """Say that this service waits for the other one."""
         self._change(state="waiting", doing=what)
-        self._write()
+        self._write(self._store)
 
     def tick(self) -> None:
         """Note that work was done, and end here if this service is to end.
@@ -251,37 +250,36 @@ class RoleClaim:
         with self._lock:
             self._status = self._status.model_copy(update=values)
 
-    def _write(self) -> None:
+    def _write(self, store: ArtifactStore) -> None:
         with self._lock:
             self._status = self._status.model_copy(
                 update={"beat": self._status.beat + 1, "updated_at": datetime.now(UTC)}
             )
             status = self._status
-        self._store.write_json(_claim_name(self._role, status.claim), status.model_dump(mode="json"))
+        store.write_json(_claim_name(self._role, status.claim), status.model_dump(mode="json"))
 
     def _beat(self) -> None:
+        hasty = self._store.with_patience(0)  # the next beat is soon, and the end does not wait for this one
         while not self._ended.wait(BEAT_S):
             try:
-                if _newest_claim(self._store, self._role) > self._status.claim:
+                if _newest_claim(hasty, self._role) > self._status.claim:
                     self._superseded = True
                     return
-                stop = self._store.read_json(f"services/{self._role}/stop.json")
-                self._stop_requested = stop is not None and stop.get("claim") == self._status.claim
-                self._write()
+                stop = hasty.read_note(f"services/{self._role}/stop.json")
+                self._stop_requested = stop.get("claim") == self._status.claim
+                self._write(hasty)
             except StoreError as error:
                 logger.warning("heartbeat of the %s failed, trying again: %s", self._role, error)
 
     def _refuse_if_held(self, number: int, lease_s: float, sleep: Callable[[float], None]) -> None:
         holder = _read_claim(self._store, self._role, number)
-        if holder.ended:
-            return
-        alive = is_alive(holder)
-        if alive is None:
-            first = holder.beat
+        alive = None if holder is None else not holder.ended and is_alive(holder)
+        if alive is None:  # on another machine, or its claim is damaged: a heartbeat tells, and mends the claim
+            first = None if holder is None else holder.beat
             sleep(lease_s)
-            later = _read_claim(self._store, self._role, number)
-            alive = not later.ended and later.beat != first
-        if alive:
+            holder = _read_claim(self._store, self._role, number)
+            alive = holder is not None and not holder.ended and holder.beat != first
+        if holder is not None and alive:
             raise RunError(
                 f"run {self._store.run} has a {self._role} already: {holder.describe()}. "
                 f"Stop it with `aplt stop {self._role}` first, or leave it working"
@@ -293,18 +291,16 @@ def _claim_name(role: Role, number: int) -> str:
 
 
 def _newest_claim(store: ArtifactStore, role: Role) -> int:
-    return max((int(Path(name).stem) for name in store.list_names(f"services/{role}/claims")), default=0)
+    stems = (Path(name).stem for name in store.list_names(f"services/{role}/claims"))
+    return max((int(stem) for stem in stems if stem.isdecimal()), default=0)
 
 
-def _read_claim(store: ArtifactStore, role: Role, number: int) -> Status:
-    name = _claim_name(role, number)
+def _read_claim(store: ArtifactStore, role: Role, number: int) -> Status | None:
+    """Return what a claim says; None if it is damaged, which its holder mends with the next heartbeat."""
     try:
-        return Status.model_validate(store.read_json(name))
+        return Status.model_validate(store.read_note(_claim_name(role, number)))
     except ValidationError:
-        raise CorruptArtifactError(
-            f"{store.run}/{name} in the store {store.url} says nothing that this aplt understands: it is damaged or "
-            f"of another version. Remove {store.run}/services/{role} if no {role} is at work; no result is in there"
-        ) from None
+        return None
 
 
 def _boot_id() -> str:

@@ -8,18 +8,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import JsonValue
 
 from aplt.common.artifacts import Checkpoint, Evaluation, FeatureSnapshot, LabelVersion
 from aplt.common.errors import CorruptArtifactError, RunError
 from aplt.common.garbage import GcReport, collect, find_problems
+from aplt.common.manifest import is_intact, with_checksum
 from aplt.common.objects import Objects
 from aplt.common.series import Series
+
+logger = logging.getLogger(__name__)
 
 SERIES_NAMES = ("checkpoints", "features", "labels", "evaluations")
 
@@ -36,18 +41,27 @@ class ArtifactStore:
 
     def __init__(self, url: str, run: str, *, options: Mapping[str, str] | None = None) -> None:
         self.run = _check_run_name(run)
-        self._objects = Objects(url, options)
-        self.url = self._objects.url
+        self._use(Objects(url, options))
+
+    def _use(self, objects: Objects) -> None:
+        self._objects = objects
+        self.url = objects.url
         self.checkpoints: Series[Checkpoint] = Series(
-            self._objects, run, "checkpoints", Checkpoint, lambda value: value.epoch
+            objects, self.run, "checkpoints", Checkpoint, lambda value: value.epoch
         )
-        self.features: Series[FeatureSnapshot] = Series(self._objects, run, "features", FeatureSnapshot, None)
+        self.features: Series[FeatureSnapshot] = Series(objects, self.run, "features", FeatureSnapshot, None)
         self.labels: Series[LabelVersion] = Series(
-            self._objects, run, "labels", LabelVersion, lambda value: value.version
+            objects, self.run, "labels", LabelVersion, lambda value: value.version
         )
         self.evaluations: Series[Evaluation] = Series(
-            self._objects, run, "evaluations", Evaluation, lambda value: value.epoch
+            objects, self.run, "evaluations", Evaluation, lambda value: value.epoch
         )
+
+    def with_patience(self, patience_s: float) -> Self:
+        """The same run, whose store is asked again for so many seconds while it does not answer."""
+        other = copy(self)
+        other._use(self._objects.with_patience(patience_s))
+        return other
 
     def __repr__(self) -> str:
         return f"ArtifactStore({self.url!r}, {self.run!r})"
@@ -80,7 +94,7 @@ class ArtifactStore:
         self._objects.put(self._key(name), data)
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """The run's JSON object `name`, None if there is none; CorruptArtifactError if it is not a JSON object."""
+        """The run's JSON object `name`, None if there is none; CorruptArtifactError if it is damaged."""
         data = self.read_bytes(name)
         if data is None:
             return None
@@ -88,11 +102,20 @@ class ArtifactStore:
             value = json.loads(data)
         except ValueError:
             value = None
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or not is_intact(value):
             raise CorruptArtifactError(
-                f"{self._key(name)} in the store {self.url} is not a JSON object; remove it or restore it."
+                f"{self._key(name)} in the store {self.url} is damaged: it is not the JSON object that was written. "
+                f"Restore it; or run `aplt store repair {self._objects.run_argument(self.run)}` and start the services."
             )
-        return value
+        return {key: item for key, item in value.items() if key != "checksum"}
+
+    def read_note(self, name: str) -> dict[str, Any]:
+        """The run's JSON object `name`, which the run can do without: empty if there is none or it is damaged."""
+        try:
+            return self.read_json(name) or {}
+        except CorruptArtifactError as error:
+            logger.debug("goes on without a damaged file: %s", error)
+            return {}
 
     def write_json(self, name: str, value: Mapping[str, JsonValue]) -> None:
         """Write the run's JSON object `name`, at once and over any that was there."""
@@ -115,9 +138,36 @@ class ArtifactStore:
         """What was removed (or would be): everything that no manifest reaches, of attempts idle for `grace_s`."""
         return collect(self._objects, self.run, self._all_series(), dry_run=dry_run, grace_s=grace_s)
 
+    def damage(self) -> dict[tuple[str, int], list[str]]:
+        """The versions that cannot be loaded, by series and number, each with the reasons."""
+        damage = {
+            (name, version): series.damage(version)
+            for name, series in self._all_series().items()
+            for version in series.versions()
+        }
+        return {version: reasons for version, reasons in damage.items() if reasons}
+
+    def damaged_json(self) -> list[str]:
+        """The names of the run's JSON objects that are damaged; manifests belong to `damage`."""
+        names = [
+            name for name in self.list_names() if name.endswith(".json") and name.split("/")[0] not in SERIES_NAMES
+        ]
+        damaged = []
+        for name in names:
+            try:
+                self.read_json(name)
+            except CorruptArtifactError:
+                damaged.append(name)
+        return damaged
+
     def verify(self) -> list[str]:
-        """Everything that is wrong with the run's versions, one line each; empty if nothing is."""
-        return find_problems(self._all_series())
+        """Everything that is wrong with the run's files, one line each; empty if nothing is."""
+        notes = [f"{self._key(name)} is damaged" for name in self.damaged_json()]
+        return find_problems(self._all_series()) + notes
+
+    def series(self, name: str) -> Series[Any]:
+        """The series called `name`, one of SERIES_NAMES."""
+        return self._all_series()[name]
 
     def _all_series(self) -> dict[str, Series[Any]]:
         return {name: getattr(self, name) for name in SERIES_NAMES}
@@ -150,4 +200,4 @@ def _check_run_name(run: str) -> str:
 
 
 def _to_json(value: Mapping[str, JsonValue]) -> bytes:
-    return json.dumps(dict(value), indent=1, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(with_checksum(value), indent=1, ensure_ascii=False, allow_nan=False).encode()

@@ -27,7 +27,7 @@ LOST_S = 20.0
 
 def announce_start(store: ArtifactStore, roles: tuple[Role, ...]) -> None:
     """Note that new processes are about to take these roles: what earlier ones said when they ended is over."""
-    past = store.read_json(STARTS) or {}
+    past = store.read_note(STARTS)
     for role in roles:
         status = read_status(store, role)
         past[role] = 0 if status is None else status.claim
@@ -37,7 +37,7 @@ def announce_start(store: ArtifactStore, roles: tuple[Role, ...]) -> None:
 def present_status(store: ArtifactStore, role: Role) -> Status | None:
     """Return what the process says that holds `role` or held it last; None while a new one is starting."""
     status = read_status(store, role)
-    past = (store.read_json(STARTS) or {}).get(role, 0)
+    past = store.read_note(STARTS).get(role, 0)
     return None if status is None or status.claim <= past else status
 
 
@@ -123,9 +123,9 @@ def _at_work(status: Status | None) -> bool:
 
 def _starting(store: ArtifactStore, statuses: list[Status | None]) -> bool:
     """Whether a service has not spoken yet, or is between death and restart, while its cluster lives."""
-    cluster = store.read_json("services/cluster.json")
+    cluster = store.read_note("services/cluster.json")
     waiting = any(status is None or not status.ended for status in statuses)
-    return waiting and cluster is not None and process_exists(cluster) is True
+    return waiting and bool(cluster) and process_exists(cluster) is True
 
 
 def _picture(store: ArtifactStore) -> RenderableType:

@@ -21,7 +21,7 @@ from aplt.deploy.display import messages
 from aplt.deploy.following import announce_start, follow
 from aplt.deploy.host import CLUSTER
 from aplt.deploy.prepare import prepare_if_needed
-from aplt.deploy.runs import RECORD, create_or_resume, open_store, run_url
+from aplt.deploy.runs import RECORD, create_or_resume, open_store, refuse_if_working, run_url
 from aplt.deploy.services import records_folder
 
 Who = Literal["trainer", "labeler", "all"]
@@ -38,7 +38,7 @@ def launch(config: RunConfig, *, resume: bool, attach: bool) -> None:
     store = open_store(config)
     if store.read_json(RECORD) is not None:
         create_or_resume(config, resume=resume)  # refuses a used name before hours of preparation, not after
-        refuse_if_working(store)
+        refuse_if_working(store, "Watch it with `aplt attach`")
     prepare_if_needed(config, messages())
     create_or_resume(config, resume=resume)
     start(config, ROLES)
@@ -48,14 +48,6 @@ def launch(config: RunConfig, *, resume: bool, attach: bool) -> None:
         follow(store, config)
     else:
         messages().print(f"Watch them with `aplt attach {where}`")
-
-
-def refuse_if_working(store: ArtifactStore) -> None:
-    """Raise RunError if a service of the run is alive."""
-    for role in ROLES:
-        status = read_status(store, role)
-        if status is not None and not status.ended and is_alive(status):
-            raise RunError(f"run {store.run} is at work: {status.describe()}. Watch it with `aplt attach`")
 
 
 def start(config: RunConfig, roles: tuple[Role, ...]) -> None:
@@ -76,8 +68,8 @@ def start(config: RunConfig, roles: tuple[Role, ...]) -> None:
 
 def local_cluster(store: ArtifactStore) -> str | None:
     """Return the address of the run's own cluster on this machine, if its host process is alive."""
-    record = store.read_json(CLUSTER)
-    return record["address"] if record is not None and process_exists(record) else None
+    record = store.read_note(CLUSTER)
+    return record["address"] if record and process_exists(record) else None
 
 
 def start_host(config: RunConfig, roles: tuple[Role, ...]) -> None:

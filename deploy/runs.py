@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from aplt.common.config import MAY_CHANGE, config_digest, identity
 from aplt.common.data.prepared import PreparedData
 from aplt.common.errors import RunError
+from aplt.common.service import ROLES, is_alive, read_status
 from aplt.common.store import ArtifactStore, split_run_url
 from aplt.deploy.config import RunConfig, load_config, parse_config
 
@@ -44,6 +45,7 @@ def create_or_resume(config: RunConfig, *, resume: bool, join: bool = False) -> 
     """
     store = open_store(config)
     values = config.model_dump(mode="json")
+    _refuse_other_origin(store, config_digest(values), go_on=resume or join)
     record: dict[str, JsonValue] = {
         "schema": 1,
         "run": config.run,
@@ -78,23 +80,42 @@ def find_run(run: str, *, options: Mapping[str, str] | None = None) -> tuple[Art
         RunError: there is no such run.
     """
     given = load_config(Path(run)) if run.endswith((".yaml", ".yml")) else None
-    if given is None:
-        url, name = split_run_url(run)
-    else:
-        url, name, options = given.store.url, given.run, given.store.options
-    folder = _local_folder(url)
-    if folder is not None and not folder.is_dir():  # opening a store would make it
-        raise RunError(f"there is no run {name} in {url}: there is no such folder")
-    store = ArtifactStore(url, name, options=options)
+    store = locate_run(run, options=options)
+    url, name, options = store.url, store.run, given.store.options if given else options
     record = store.read_json(RECORD)
     if record is None:
         there = runs_in(url, options=options)
         raise RunError(f"there is no run {name} in {url}; " + (f"there are {', '.join(there)}" if there else "none is"))
     values = record["config"]
-    values["store"] = {"url": store.url, "options": dict(options or values["store"]["options"])}
+    values["store"] |= {"url": store.url, "options": dict(options or values["store"]["options"])}
     if given is not None:
         _take_over(given.model_dump(mode="json"), values, MAY_CHANGE)
     return store, parse_config(values, source=f"{store.url}/{name}/{RECORD}")
+
+
+def locate_run(run: str, *, options: Mapping[str, str] | None = None) -> ArtifactStore:
+    """Return the store of a run, named by its address or by its configuration file; its record may be lost.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    if run.endswith((".yaml", ".yml")):
+        given = load_config(Path(run))
+        url, name, options = given.store.url, given.run, given.store.options
+    else:
+        url, name = split_run_url(run)
+    folder = _local_folder(url)
+    if folder is not None and not folder.is_dir():  # opening a store would make it
+        raise RunError(f"there is no run {name} in {url}: there is no such folder")
+    return ArtifactStore(url, name, options=options)
+
+
+def refuse_if_working(store: ArtifactStore, cure: str) -> None:
+    """Raise RunError if a service of the run is alive; `cure` says what to do then."""
+    for role in ROLES:
+        status = read_status(store, role)
+        if status is not None and not status.ended and is_alive(status):
+            raise RunError(f"run {store.run} is at work: {status.describe()}. {cure}")
 
 
 def runs_in(url: str, *, options: Mapping[str, str] | None = None) -> list[str]:
@@ -105,7 +126,7 @@ def runs_in(url: str, *, options: Mapping[str, str] | None = None) -> list[str]:
     return [
         run
         for run in ArtifactStore.runs(url, options=options)
-        if ArtifactStore(url, run, options=options).read_json(RECORD) is not None
+        if ArtifactStore(url, run, options=options).read_bytes(RECORD) is not None
     ]
 
 
@@ -147,7 +168,7 @@ def is_run(run: str) -> bool:
         return False
     folder = _local_folder(url)
     exists = folder is None or folder.is_dir()
-    return (exists and ArtifactStore(url, name).read_json(RECORD) is not None) or not runs_in(run)
+    return (exists and ArtifactStore(url, name).read_bytes(RECORD) is not None) or not runs_in(run)
 
 
 def describe_difference(recorded: dict[str, Any], given: dict[str, Any]) -> str:
@@ -160,6 +181,20 @@ def describe_difference(recorded: dict[str, Any], given: dict[str, Any]) -> str:
 def code_version() -> str:
     """Return the installed version of aplt."""
     return version("aplt")
+
+
+def _refuse_other_origin(store: ArtifactStore, digest: str, *, go_on: bool) -> None:
+    """Raise RunError if the run has lost its record, and its checkpoints are not of this configuration."""
+    newest = None if store.read_json(RECORD) is not None else store.checkpoints.latest()
+    if newest is None:
+        return
+    if not go_on:
+        raise RunError(f"run {store.run} has checkpoints in {store.url} already. Go on with it by --resume")
+    if store.checkpoints.manifest(newest.version).provenance.config_digest != digest:
+        raise RunError(
+            f"run {store.run} has lost its {RECORD}, and was made with another configuration. "
+            "Start it with the settings that it began with, or take a new name with --set run=NAME"
+        )
 
 
 def _local_folder(url: str) -> Path | None:

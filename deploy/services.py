@@ -29,7 +29,7 @@ def run_service(role: Role, config: RunConfig) -> None:
     Raises:
         ApltError: what the user can mend; the run can be resumed afterwards.
     """
-    store = create_or_resume(config, resume=False, join=True)
+    store = create_or_resume(config, resume=False, join=True).with_patience(config.store.patience_s)
     data = PreparedData.open(config.data.prepared)
     record_data(store, data)
     with RoleClaim(store, role) as claim, MetricLog(records_folder(config), role, claim=claim.number) as log:

@@ -80,12 +80,14 @@ class Labeler:
 
 def label_run(labeler: Labeler) -> None:
     """Label and evaluate until the schedule's last checkpoint is done."""
-    while not finished(labeler):
+    while True:
         phase, epoch = next_phase(labeler), next_evaluation(labeler)
         if phase is not None:
             publish_labels(labeler, phase)
         elif epoch is not None:
             publish_evaluation(labeler, epoch)
+        elif finished(labeler):
+            return
         else:
             wait_for_work(labeler)
         labeler.claim.record_spans(labeler.clock.take_spans())

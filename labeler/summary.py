@@ -46,7 +46,7 @@ class History:
         return cls(
             run=store.run,
             plan=plan,
-            created_at=(store.read_json("run.json") or {}).get("created_at"),
+            created_at=store.read_note("run.json").get("created_at"),
             scalars={epoch: store.evaluations.load(epoch).scalars for epoch in store.evaluations.versions()},
             labels={version: store.labels.manifest(version) for version in versions},
             newest=store.labels.load(versions[-1]) if versions else None,

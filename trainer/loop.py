@@ -108,7 +108,7 @@ def resumable_epoch(trainer: Trainer) -> int:
 def adopt_labels(trainer: Trainer, state: TrainState) -> None:
     """Make the method use the label version that the schedule wants for the next epoch; wait for it if need be."""
     version = trainer.plan.labels_for(state.epoch + 1)
-    if version is None or state.method.labels_version == version:
+    if version is None:
         return
     with trainer.clock.measure("wait"):
         if not trainer.store.labels.exists(version):
@@ -120,6 +120,8 @@ def adopt_labels(trainer: Trainer, state: TrainState) -> None:
             progress=lambda: progress_of(trainer.store, "labeler"),
             describe=lambda: f"{describe_role(trainer.store, 'labeler')}. This run can be resumed",
         )
+    if state.method.labels_version == version:  # its version may have been damaged, and made again, since
+        return
     labels = trainer.store.labels.load(version)
     if not np.array_equal(labels.rows_N, trainer.data.unlabeled_rows_N):
         raise ConfigError(

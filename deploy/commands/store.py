@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aplt.deploy.commands.options import AsJson
+from aplt.deploy.commands.options import AsJson, Run
 
 if TYPE_CHECKING:
     from aplt.common.store import ArtifactStore
@@ -58,6 +58,28 @@ def verify(where: RunOrStore, as_json: AsJson = False) -> None:
                 typer.echo(f"  {problem}")
     if any(problems.values()):
         raise typer.Exit(1)
+
+
+@app.command()
+def repair(
+    where: Run, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove what is damaged without asking.")] = False
+) -> None:
+    """Remove what is damaged, after saying what; the services make it again, to the bit, when they next run."""
+    from aplt.deploy.repair import find_damage, remove_damage
+    from aplt.deploy.runs import locate_run, refuse_if_working
+
+    store = locate_run(where)
+    refuse_if_working(store, f"Stop it first: `aplt stop all {where}`")
+    damage = find_damage(store)
+    if not damage:
+        typer.echo(f"{store.run}: nothing is damaged")
+        return
+    for item in damage:
+        typer.echo(f"{item.name}: {item.reason}; {item.cure}")
+    if not yes and not typer.confirm(f"Remove these {len(damage)} from {store.url}/{store.run}?"):
+        raise typer.Exit(1)
+    remove_damage(store, damage)
+    typer.echo(f"{store.run}: {len(damage)} removed. Start trainer and labeler again, which make anew what is missing")
 
 
 def _stores(where: str) -> list[ArtifactStore]:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
+import socket
+import struct
+import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import numpy as np
@@ -29,6 +36,81 @@ def unknown_keys(s3_options: dict[str, str]) -> Iterator[None]:
     switch(b"0")
     yield
     switch(b"inf")
+
+
+class Faults:
+    """A proxy on loopback before the S3 service; `plan(method, path)` names what goes wrong with a request.
+
+    503, 500, 403: answered so; reset: the connection breaks before, lost answer: after the service did what was asked;
+    slow: answered after a second.
+    """
+
+    def __init__(self, options: dict[str, str]) -> None:
+        self.plan: Callable[[str, str], str | None] | None = None
+        self.num_injected = 0
+        service = urlsplit(options["endpoint"]).netloc
+        faults = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *arguments: object) -> None:
+                """Say nothing."""
+
+            def forward(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length") or 0))
+                fault = faults.plan(self.command, self.path) if faults.plan else None
+                faults.num_injected += fault is not None
+                if fault == "reset":
+                    return self.cut()
+                if fault == "slow":
+                    time.sleep(1)
+                if fault in ("403", "500", "503"):
+                    return self.answer(int(fault), {}, b"")
+                connection = http.client.HTTPConnection(service)
+                connection.request(self.command, self.path, body, dict(self.headers))
+                answer = connection.getresponse()
+                content = answer.read()
+                connection.close()
+                if fault == "lost answer":
+                    return self.cut()
+                return self.answer(answer.status, dict(answer.getheaders()), content)
+
+            def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+                length = headers.pop("Content-Length", str(len(content)))
+                self.send_response_only(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", length)
+                self.end_headers()
+                try:
+                    self.wfile.write(content)
+                except OSError:  # the client did not wait for it
+                    self.close_connection = True
+
+            def cut(self) -> None:
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
+                self.close_connection = True
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = forward
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.handle_error = lambda request, address: None  # type: ignore[method-assign]
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self.options = options | {"endpoint": f"http://127.0.0.1:{self._server.server_port}"}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def faults(s3_options: dict[str, str]) -> Iterator[Faults]:
+    """The S3 service behind a proxy that can fail."""
+    proxy = Faults(s3_options)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

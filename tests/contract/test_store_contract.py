@@ -9,6 +9,7 @@ from threading import Barrier
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 
 from aplt.common.artifacts import ArtifactRef, Checkpoint
@@ -19,7 +20,7 @@ from aplt.common.errors import (
     StoreError,
     VersionExistsError,
 )
-from aplt.common.manifest import Provenance
+from aplt.common.manifest import ArtifactManifest, Provenance, write_manifest
 from aplt.common.store import SERIES_NAMES, ArtifactStore
 
 OpenStore = Callable[[str], ArtifactStore]
@@ -149,8 +150,15 @@ def test_a_writer_that_slept_until_its_objects_were_collected_publishes_them_all
 def test_a_retried_request_that_had_succeeded_still_wins(
     store: ArtifactStore, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create = store._objects.create
-    monkeypatch.setattr(store._objects, "create", lambda key, data: create(key, data) and create(key, data))
+    put = obstore.put
+
+    def put_twice(store: Any, key: str, data: bytes, **options: Any) -> object:
+        put(store, key, data, **options)
+        return put(store, key, data, **options)
+
+    monkeypatch.setattr(obstore, "put", put_twice)
+    assert store.create_json("lock.json", {"owner": 1})
+    assert not store.create_json("lock.json", {"owner": 2})
     ref = store.checkpoints.publish(checkpoint(1), version=1, provenance=provenance)
     assert store.checkpoints.latest() == ref
 
@@ -240,15 +248,43 @@ def test_a_reference_holds_a_version_to_its_digest(store: ArtifactStore, provena
     assert store.verify() == [
         "demo/checkpoints version 2 was made from checkpoints version 1, which is another one now"
     ]
+    # Made again to the bit, by somebody else at another time, it is what was referred to.
+    store.checkpoints.remove(1)
+    again = provenance.model_copy(update={"pid": 8}).now()
+    assert store.checkpoints.publish(checkpoint(1, 1.0), version=1, provenance=again) == old
+    assert store.checkpoints.load(old).weights["w"].tolist() == [1, 1, 1]
+    assert store.verify() == []
 
 
 def test_another_schema_number_is_one_clear_error(store: ArtifactStore, provenance: Provenance) -> None:
     store.checkpoints.publish(checkpoint(1), version=1, provenance=provenance)
-    manifest = store.read_json("checkpoints/v000001/manifest.json")
-    assert manifest is not None
-    store.write_json("checkpoints/v000001/manifest.json", {**manifest, "schema_number": 99})
-    with pytest.raises(StoreError, match=r"manifest\.json has schema number 99, this aplt reads 1"):
+    name = "checkpoints/v000001/manifest.json"
+    intact = store.checkpoints.manifest(1)
+    store.write_bytes(name, write_manifest(intact.model_copy(update={"schema_number": 99})))
+    expected = (
+        r"manifest\.json in the store .* has schema number 99, this aplt reads 1; use the aplt that wrote the run"
+    )
+    for look in (lambda: store.checkpoints.load(1), store.verify, store.damage):
+        with pytest.raises(StoreError, match=expected):
+            look()
+    # A damaged number is no other schema.
+    store.write_bytes(name, write_manifest(intact).replace(b'"schema_number": 1', b'"schema_number": 3'))
+    with pytest.raises(CorruptArtifactError, match="has another checksum than its content"):
         store.checkpoints.load(1)
+
+
+def test_a_manifest_of_a_newer_aplt_is_not_taken_for_a_damaged_one(
+    store: ArtifactStore, provenance: Provenance
+) -> None:
+    store.checkpoints.publish(checkpoint(1), version=1, provenance=provenance)
+
+    class Newer(ArtifactManifest):
+        licence: str = "new in 9.0"
+
+    newer = Newer.model_validate(store.checkpoints.manifest(1).model_dump())
+    store.write_bytes("checkpoints/v000001/manifest.json", write_manifest(newer))
+    with pytest.raises(StoreError, match="has a field licence that this aplt does not know; use the aplt that wrote"):
+        store.damage()
 
 
 def test_wait_returns_what_is_published_meanwhile(open_store: OpenStore, provenance: Provenance) -> None:
@@ -296,15 +332,22 @@ def test_small_json_objects(open_store: OpenStore) -> None:
     assert other.read_json("status/trainer.json") == {"epoch": 2}
     assert store.create_json("lock.json", {"owner": 1})
     assert not other.create_json("lock.json", {"owner": 2})
-    assert other.read_json("lock.json") == {"owner": 1}
+    assert (other.read_json("lock.json") or {})["owner"] == 1
     assert other.list_names("status") == ["status/trainer.json"]
     store.write_bytes("log/part.bin", b"\x00\x01")
     assert other.list_names() == ["lock.json", "log/part.bin", "status/trainer.json"]
     store.delete("lock.json")
     store.delete("lock.json")
     store.write_bytes("bad.json", b"{")
-    with pytest.raises(CorruptArtifactError, match=r"demo/bad\.json .* is not a JSON object"):
-        store.read_json("bad.json")
+    assert store.create_json("run.json", {"lr": 0.5})
+    store.write_bytes("run.json", (store.read_bytes("run.json") or b"").replace(b"0.5", b"0.7"))
+    for name in ("bad.json", "run.json"):
+        with pytest.raises(CorruptArtifactError, match=rf"demo/{name} .* is damaged.*`aplt store repair "):
+            store.read_json(name)
+        assert store.read_note(name) == {}
+    assert store.damaged_json() == ["bad.json", "run.json"]
+    assert store.verify() == ["demo/bad.json is damaged", "demo/run.json is damaged"]
+    assert store.read_note("not there.json") == {}
 
 
 @pytest.mark.parametrize("name", ["", "/a", "a//b", "../other/x", "a/./b", "a/"])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aplt.common import service
-from aplt.common.errors import CorruptArtifactError, RunError, StoreError
+from aplt.common.errors import RunError, StoreError
 from aplt.common.service import (
     RoleClaim,
     StopRequestedError,
@@ -84,10 +84,30 @@ def test_a_claim_without_a_heartbeat_counts_while_its_process_lives(store: Artif
         RoleClaim(store, "trainer")
 
 
-def test_a_claim_that_says_nothing_is_told(store: ArtifactStore) -> None:
-    store.write_json("services/trainer/claims/000001.json", {"pid": 1})
-    with pytest.raises(CorruptArtifactError, match=r"services/trainer/claims/000001.json.*Remove run/services/trainer"):
-        RoleClaim(store, "trainer")
+@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b'{"pid": 1}', b'{"pid": 1, "checksum": "0"}'])
+def test_a_damaged_claim_stops_nobody_for_good(store: ArtifactStore, damaged: bytes) -> None:
+    """Its holder, if it lives, mends it with the next heartbeat; so a newcomer waits for that, as for one elsewhere."""
+    name = "services/trainer/claims/000001.json"
+    store.write_bytes("services/trainer/claims/notes.txt", b"not a claim")
+    store.write_bytes(name, damaged)
+    assert read_status(store, "trainer") is None
+    with pytest.raises(RunError, match="has a trainer already"):
+        RoleClaim(store, "trainer", sleep=lambda _: claim_by(store, process_identity()))
+    store.write_bytes(name, damaged)
+    assert RoleClaim(store, "trainer", sleep=lambda _: None).number == 2
+
+
+@pytest.mark.usefixtures("fast_beat")
+def test_a_heartbeat_mends_what_is_damaged_around_it(store: ArtifactStore) -> None:
+    with RoleClaim(store, "trainer") as claim:
+        claim.record_spans([{"what": "train", "start": 1.0, "seconds": 2.0}])
+        store.write_bytes("services/trainer/stop.json", b"{")
+        store.write_bytes("services/trainer/claims/000001.json", b"{")
+        while read_status(store, "trainer") is None:
+            claim.check()
+    (spans,) = store.list_names("services/trainer/spans")
+    store.write_bytes(spans, b'{"spans": [{"what": "train"}], "checksum": "0"}')
+    assert read_spans(store, "trainer") == []
 
 
 def test_the_role_of_a_dead_process_is_taken_over_at_once(store: ArtifactStore) -> None:
