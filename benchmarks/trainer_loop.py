@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aplt.common.data.cache import ClipCache
+from aplt.common.data.cache import CacheWriter, ClipCache
+from aplt.common.data.frames import Frames
 from aplt.common.data.manifest import Clip
 from aplt.common.data.prepared import PreparedData
 from aplt.common.device import pick_device, use_threads
@@ -44,12 +45,18 @@ LR = 1e-4
 def made_up_data(folder: Path, config: RunConfig, num_clips: int) -> PreparedData:
     """Return prepared data with random pixels in a cache file, a tenth of the clips labelled."""
     frames, size = config.data.num_frames * config.data.frames_per_segment, config.data.clip_size
-    path = folder / "clips.npy"
-    pixels = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(num_clips, frames, size, size, 3))
+    settings = {
+        "num_segments": config.data.num_frames,
+        "frames_per_segment": config.data.frames_per_segment,
+        "size": size,
+        "fit": "crop",
+    }
     random = np.random.default_rng(0)
-    for row in range(num_clips):
-        pixels[row] = random.integers(0, 256, pixels.shape[1:], dtype=np.uint8)
-    pixels.flush()
+    with CacheWriter(folder / "cache", settings=settings, identities=[[row] for row in range(num_clips)]) as cache:
+        for row in range(num_clips):
+            pixels = random.integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
+            cache.add(row, Frames(pixels, fps=30.0, nframes=frames))
+        cache.finish()
     labeled = np.arange(num_clips // 10, dtype=np.int32)
     return PreparedData(
         manifest=tuple(Clip(clip_id=str(row), video=str(row)) for row in range(num_clips)),
@@ -58,12 +65,7 @@ def made_up_data(folder: Path, config: RunConfig, num_clips: int) -> PreparedDat
         labels_M=(labeled % CLASSES).astype(np.int16),
         unlabeled_rows_N=np.arange(len(labeled), num_clips, dtype=np.int32),
         test_rows_T=np.zeros(0, dtype=np.int32),
-        clips=ClipCache(
-            clips=np.asarray(np.load(path, mmap_mode="r")),
-            num_segments=config.data.num_frames,
-            frames_per_segment=config.data.frames_per_segment,
-            size=size,
-        ),
+        clips=ClipCache.open(folder / "cache"),
         digest="",
     )
 

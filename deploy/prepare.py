@@ -56,8 +56,8 @@ def prepare_if_needed(config: RunConfig, console: Console) -> PreparedData:
     return PreparedData.open(config.data.prepared)
 
 
-def run_prepare(config: RunConfig, console: Console) -> PrepareReport:
-    """Return what there is after preparing; what is there already is not done again."""
+def run_prepare(config: RunConfig, console: Console, *, verify: bool = False) -> PrepareReport:
+    """Return what there is after preparing; what is there already is not done again, unless `verify` finds damage."""
     data = config.data
     with _progress(console) as progress:
         return prepare(
@@ -76,6 +76,7 @@ def run_prepare(config: RunConfig, console: Console) -> PrepareReport:
             workers=data.workers,
             timeout_s=data.timeout_s,
             max_bad_share=data.max_bad_share,
+            verify=verify,
             progress=progress,
         )
 

@@ -153,7 +153,7 @@ def _write_sheets(
         frames_BT = centre_frames(
             len(rows_B), num_segments=clips.num_segments, frames_per_segment=clips.frames_per_segment
         )
-        return clips.read(rows_B, frames_BT)
+        return clips.read(rows_B)[np.arange(len(rows_B))[:, None], frames_BT]
 
     names = []
     for c, class_name in enumerate(data.class_names):

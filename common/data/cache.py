@@ -1,16 +1,20 @@
-"""The clip cache: every clip as raw frames in one memory-mapped file, with a checksum per clip.
+"""The clip cache: every clip as raw frames in one file, with a checksum per clip.
 
-N clips (manifest rows), B batch, F stored frames, T wanted frames, S side of a frame in pixels.
+The file is a NumPy array, but it is read with system calls: a mapped file that somebody cuts off while it is in use
+kills the process with SIGBUS, and says nothing.
+
+N clips (manifest rows), B batch, F stored frames, S side of a frame in pixels.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import weakref
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -30,43 +34,66 @@ CLIPS, STATUS, FAILURES, ABOUT, IDENTITIES = (
     "identities.json",
 )
 DECODED = 1
+_MEND = "run `aplt data prepare CONFIG`, which decodes again what is missing or damaged"
 ROW = np.dtype([("state", "<u4"), ("checksum", "<u4"), ("fps", "<f4"), ("nframes", "<i4")])
 
 
-@dataclass(frozen=True, kw_only=True)
 class ClipCache:
-    """Frames of all clips, to read from."""
+    """Frames of all clips, to read from. Its file stays open: who deletes or replaces it does not disturb a reader."""
 
-    clips: NDArray[np.uint8]
-    """[N, F, S, S, 3], memory-mapped; rows of clips that could not be decoded are zero."""
-    num_segments: int
-    frames_per_segment: int
-    size: int
+    def __init__(self, folder: Path, settings: Mapping[str, Any], status: NDArray[Any]) -> None:
+        self.num_segments: int = settings["num_segments"]
+        self.frames_per_segment: int = settings["frames_per_segment"]
+        self.size: int = settings["size"]
+        self.shape = (len(status), *_row_shape(settings))
+        """[N, F, S, S, 3]; rows of clips that could not be decoded are zero."""
+        self._path = folder / CLIPS
+        self._row_bytes = math.prod(self.shape[1:])
+        self._checksums_N = status["checksum"]
+        self._unverified_N = status["state"] == DECODED
+        with self._path.open("rb") as file:
+            self._start = _header_bytes(file)
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
 
     @classmethod
     def open(cls, folder: Path) -> ClipCache:
-        """Return the cache in `folder`. Raises DataError if it is missing, unfinished or cut off."""
+        """Return the cache in `folder`. Raises DataError if it is missing, unfinished, cut off or no cache."""
         about = json.loads(read_text(folder / ABOUT))
         if not about["complete"]:
             raise DataError(f"{folder} is not finished: prepare the data again, which goes on where it stopped")
         try:
-            clips = np.asarray(np.load(folder / CLIPS, mmap_mode="r"))
+            cache = cls(folder, about["settings"], np.load(folder / STATUS))
         except (OSError, ValueError) as error:
-            raise DataError(f"{folder / CLIPS} cannot be read ({error}): delete {folder} and prepare again") from None
-        settings = about["settings"]
-        return cls(
-            clips=clips,
-            num_segments=settings["num_segments"],
-            frames_per_segment=settings["frames_per_segment"],
-            size=settings["size"],
-        )
+            raise DataError(f"{folder} cannot be read ({error}): {_MEND}") from None
+        expected, found = cache._start + math.prod(cache.shape), os.fstat(cache._file).st_size
+        if found != expected:
+            raise DataError(f"{cache._path} has {found} bytes, {expected} were expected: {_MEND}")
+        return cache
 
-    def read(self, rows_B: NDArray[np.int32], frames_BT: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
-        """Return a copy of the frames [B, T, S, S, 3] of these manifest rows; all F of each if none are named."""
-        if frames_BT is None:
-            return self.clips.take(rows_B, axis=0)
-        picked: NDArray[np.uint8] = self.clips[np.asarray(rows_B)[:, None], frames_BT]
-        return picked
+    def read(self, rows_B: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Return a copy of the frames [B, F, S, S, 3] of these manifest rows.
+
+        The checksum of a clip is compared when it is read for the first time.
+
+        Raises:
+            DataError: a clip is damaged, or the file was cut off meanwhile.
+        """
+        clips = np.empty((len(rows_B), *self.shape[1:]), dtype=np.uint8)
+        for clip, row in zip(clips, rows_B.tolist(), strict=True):
+            if not 0 <= row < len(self._checksums_N):
+                raise IndexError(f"row {row} of {len(self._checksums_N)}")
+            try:
+                count = os.preadv(self._file, [clip.data], self._start + row * self._row_bytes)
+            except OSError as error:
+                raise DataError(f"{self._path} cannot be read: {error.strerror}") from None
+            if count < self._row_bytes:
+                raise DataError(f"{self._path} was cut off while it was in use (row {row}): {_MEND}")
+            if self._unverified_N[row]:
+                if zlib.crc32(clip.data) != self._checksums_N[row]:
+                    raise DataError(f"{self._path} is damaged (the checksum of row {row} is wrong): {_MEND}")
+                self._unverified_N[row] = False
+        return clips
 
 
 class CacheWriter:
@@ -79,17 +106,21 @@ class CacheWriter:
         folder: Of this cache; its name covers `settings` and `identities`.
         settings: Of the decoding: num_segments, frames_per_segment, size, fit.
         identities: What each clip was decoded from. Clips of an older cache with equal settings are taken over.
+        verify: Compare the checksums of a complete cache too, which reads all of it.
     """
 
-    def __init__(self, folder: Path, *, settings: Mapping[str, Any], identities: list[list[Any]]) -> None:
+    def __init__(
+        self, folder: Path, *, settings: Mapping[str, Any], identities: list[list[Any]], verify: bool = False
+    ) -> None:
         self.folder = folder
         self.settings = dict(settings)
         self._identities = identities
-        self._row_shape = (settings["num_segments"] * settings["frames_per_segment"], *[settings["size"]] * 2, 3)
-        self._row_bytes = int(np.prod(self._row_shape))
+        self._verify = verify
+        self._row_shape = _row_shape(settings)
+        self._row_bytes = math.prod(self._row_shape)
 
     def __enter__(self) -> Self:
-        if not (self.folder / ABOUT).is_file():
+        if not self._is_whole():
             self._create()
         self.complete = json.loads(read_text(self.folder / ABOUT))["complete"]
         self._clips: BinaryIO = (self.folder / CLIPS).open("r+b")
@@ -97,8 +128,13 @@ class CacheWriter:
         self._clips_start, self._status_start = _header_bytes(self._clips), _header_bytes(self._status)
         self.status = np.load(self.folder / STATUS)
         self.failures = self._read_failures()
-        if not self.complete:
+        length = self._clips_start + len(self._identities) * self._row_bytes
+        cut_off = os.fstat(self._clips.fileno()).st_size != length
+        if cut_off:
+            self._clips.truncate(length)
+        if not self.complete or cut_off or self._verify:
             self._drop_torn()
+        if not self.complete:
             self._take_over()
         return self
 
@@ -148,9 +184,18 @@ class CacheWriter:
         for other in self._with_equal_settings():
             shutil.rmtree(other)
 
+    def _is_whole(self) -> bool:
+        """Whether all files are there, so that only clips may be missing."""
+        try:
+            with (self.folder / CLIPS).open("rb") as clips:
+                _header_bytes(clips)
+            return (self.folder / ABOUT).is_file() and len(np.load(self.folder / STATUS)) == len(self._identities)
+        except (OSError, ValueError):
+            return False
+
     def _create(self) -> None:
         if self.folder.exists():
-            shutil.rmtree(self.folder)  # killed before cache.json, which comes last
+            shutil.rmtree(self.folder)  # killed before cache.json, which comes last, or lost since
         self.folder.mkdir(parents=True)
         num_clips = len(self._identities)
         # A sparse file, written to through file handles: a full disk is then an error, not a crash of the process.
@@ -190,12 +235,19 @@ class CacheWriter:
     def _drop_torn(self) -> None:
         wrong = wrong_rows(self.folder, self.status)
         self.status[wrong] = np.zeros(1, dtype=ROW)
+        if len(wrong) and self.complete:
+            self._write_about(complete=False)
+            self.complete = False
 
     def _take_over(self) -> None:
         """Copy clips that an older cache decoded from the same files with the same settings."""
         for other in self._with_equal_settings():
-            known = {tuple(identity): row for row, identity in enumerate(json.loads(read_text(other / IDENTITIES)))}
-            status, clips = np.load(other / STATUS), np.load(other / CLIPS, mmap_mode="r")
+            try:
+                identities = json.loads(read_text(other / IDENTITIES))
+                status, clips = np.load(other / STATUS), np.load(other / CLIPS, mmap_mode="r")
+            except (OSError, ValueError):  # it lost some of its files, or their ends
+                continue
+            known = {tuple(identity): row for row, identity in enumerate(identities)}
             for row, identity in enumerate(self._identities):
                 old = known.get(tuple(identity))
                 if old is None or status[old]["state"] != DECODED or self.status[row]["state"] == DECODED:
@@ -224,6 +276,10 @@ def frame_spec(settings: Mapping[str, Any]) -> FrameSpec:
     """Return what the workers are asked for under these cache settings."""
     num_frames = settings["num_segments"] * settings["frames_per_segment"]
     return FrameSpec(num_frames=num_frames, size=settings["size"], fit=settings["fit"])
+
+
+def _row_shape(settings: Mapping[str, Any]) -> tuple[int, int, int, int]:
+    return settings["num_segments"] * settings["frames_per_segment"], settings["size"], settings["size"], 3
 
 
 def _create_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

@@ -56,10 +56,12 @@ def _files(data: PreparedData, root: Path, prepared: Path) -> Iterator[Finding]:
 
 def _pixels(data: PreparedData, folder: Path) -> Iterator[Finding]:
     status = np.load(folder / STATUS)
-    damaged = tuple(data.manifest[row].clip_id for row in wrong_rows(folder, status))
-    if damaged:
-        yield Finding("damaged", "error", f"{len(damaged)} clips in {folder} are damaged: delete it", damaged)
-    for rows in _equal_rows(data, status):
+    wrong = wrong_rows(folder, status)
+    if len(wrong):
+        damaged = tuple(data.manifest[row].clip_id for row in wrong)
+        yield Finding("damaged", "error", f"{len(damaged)} clips in {folder} are damaged: prepare again", damaged)
+    whole = np.setdiff1d(np.flatnonzero(status["state"] == DECODED), wrong)
+    for rows in _equal_rows(data, whole, status["checksum"]):
         names = tuple(data.manifest[row].clip_id for row in rows)
         if len({data.manifest[row].split for row in rows}) > 1:
             yield Finding("leak", "warning", f"{' and '.join(names)} are the same, for training and for testing", names)
@@ -67,12 +69,12 @@ def _pixels(data: PreparedData, folder: Path) -> Iterator[Finding]:
             yield Finding("duplicate", "warning", f"{' and '.join(names)} are the same", names)
 
 
-def _equal_rows(data: PreparedData, status: NDArray[Any]) -> Iterator[list[int]]:
+def _equal_rows(data: PreparedData, rows: NDArray[np.int64], checksums_N: NDArray[Any]) -> Iterator[list[int]]:
     by_checksum: dict[int, list[int]] = defaultdict(list)
-    for row in np.flatnonzero(status["state"] == DECODED):
-        by_checksum[int(status["checksum"][row])].append(int(row))
-    for rows in by_checksum.values():
-        equal = [row for row in rows if np.array_equal(data.clips.clips[row], data.clips.clips[rows[0]])]
+    for row in rows:
+        by_checksum[int(checksums_N[row])].append(int(row))
+    for first, *others in by_checksum.values():
+        equal = [first, *(row for row in others if np.array_equal(*data.clips.read(np.array([first, row], np.int32))))]
         if len(equal) > 1:
             yield equal
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
@@ -16,6 +19,10 @@ from aplt.common.errors import DataError
 
 START_S = 300.0  # importing the decoder over a busy network disk; no clip is judged by it
 SPARE_S = 10.0
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Not by multiprocessing, whose workers import the main module anew: in a script without `if __name__ == "__main__":`
+# they would do all over again what the script does, and wait for the lock that it holds.
+START = "import sys; sys.path[:] = sys.argv[3:]; from aplt.common.data.decode import serve; serve(*sys.argv[1:3])"
 
 Decoder = Callable[[Job, FrameSpec], Frames]
 
@@ -88,24 +95,28 @@ def decode_files(
             yield paths[job.index], outcome.frames_FHWC if isinstance(outcome, Frames) else outcome.reason
 
 
-def serve(pipe: Connection, spec: FrameSpec, timeout_s: float, decoder: Decoder) -> None:
-    """Decode what comes through the pipe until it closes. Runs as the main function of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    # A parent that was killed cannot kill a worker that hangs in native code; the kernel can.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
+def serve(pipe_number: str, parent: str) -> None:
+    """Decode what comes through the pipe until it closes. What a worker process runs.
+
+    The first message says what to run; the answer is None, or why the decoder cannot be loaded.
+    """
+    # What ends the parent (strictly, the thread that started this) ends this process, even if it hangs in native code.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it ended before that
+        return
+    pipe: Connection = Connection(int(pipe_number))
     try:
+        decoder, spec = pipe.recv()
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
         pipe.send(_load() if decoder is decode_clip else None)
         while True:
             job = pipe.recv()
-            signal.setitimer(signal.ITIMER_REAL, timeout_s + SPARE_S)
             try:
                 outcome: Frames | Failure = decoder(job, spec)
             except Exception as error:
                 outcome = Failure(_reason(error))
-            signal.setitimer(signal.ITIMER_REAL, 0)
             pipe.send(outcome)
     except (EOFError, OSError):
         return
@@ -115,16 +126,24 @@ class _Worker:
     """The parent's side of one worker process."""
 
     def __init__(self, spec: FrameSpec, timeout_s: float, decoder: Decoder) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
+        self.pipe, theirs = multiprocessing.Pipe()
         self.job: Job | None = None
         self.dead = False
         self._started = False
         self._timeout_s = timeout_s
-        self._process = context.Process(target=serve, args=(theirs, spec, timeout_s, decoder), daemon=True)
-        self._process.start()
-        theirs.close()
+        number = theirs.fileno()
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", START, str(number), str(os.getpid()), *sys.path],
+                    pass_fds=[number],
+                    stdin=subprocess.DEVNULL,
+                    process_group=0,  # Ctrl-C is the parent's business
+                )
+            except OSError as error:
+                raise DataError(f"no decoding process can be started: {error.strerror}") from None
         self.deadline = time.monotonic() + START_S
+        self._send((decoder, spec))
 
     @property
     def idle(self) -> bool:
@@ -133,24 +152,21 @@ class _Worker:
     def give(self, job: Job) -> None:
         self.job = job
         self.deadline = time.monotonic() + self._timeout_s
-        try:
-            self.pipe.send(job)
-        except OSError:  # it died while idle: receive() finds out
-            return
+        self._send(job)
 
     def receive(self) -> Frames | Failure | None:
         """Return what the worker sent, a failure if it died, None if it only said that it is ready."""
         try:
             message = self.pipe.recv()
         except (EOFError, OSError):
-            self._process.join(SPARE_S)  # its own exit code tells more than that of kill()
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(SPARE_S)  # its own exit code tells more than that of kill()
             self.kill()
-            code = self._process.exitcode or 0
+            code = self._process.returncode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             if not self._started:
                 raise DataError(
-                    f"a decoding process ended before it was ready ({how}); a script that calls prepare() must do so "
-                    'under `if __name__ == "__main__":`'
+                    f"a decoding process ended before it was ready ({how}); what it said stands above this line"
                 ) from None
             return Failure(f"the decoder crashed ({how})", retry_above_s=0.0)
         if not self._started:
@@ -172,7 +188,12 @@ class _Worker:
         self.dead = True
         self.pipe.close()
         self._process.kill()
-        self._process.join(SPARE_S)  # one that the kernel cannot end (a dead network disk) is left behind
+        with suppress(subprocess.TimeoutExpired):  # one that the kernel cannot end (a dead network disk) is left behind
+            self._process.wait(SPARE_S)
+
+    def _send(self, message: object) -> None:
+        with suppress(OSError):  # it died meanwhile: receive() finds out
+            self.pipe.send(message)
 
 
 def _load() -> str | None:

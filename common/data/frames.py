@@ -13,8 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from aplt.common.data.containers import promised_bytes
+
 Fit = Literal["crop", "pad", "stretch"]
 Uint8 = NDArray[np.uint8]
+WHOLE = 0.99
+"""A file with less of the bytes that its container promises is cut off."""
 SAFE_WIDTH = 64  # decord returns wrong rows for some output widths (32, 48, 96, 144, ...), never for multiples of 64
 
 
@@ -80,6 +84,9 @@ def decode_clip(job: Job, spec: FrameSpec) -> Frames:
         raise ValueError("the file is empty")
     reader = decord.VideoReader(job.path, num_threads=1)
     nframes, fps = len(reader), float(reader.get_avg_fps())
+    promised, length = promised_bytes(job.path), os.path.getsize(job.path)
+    if length < WHOLE * promised and (job.end is None or job.end >= nframes):
+        raise ValueError(f"the file is cut off: {length} of {promised} bytes are there, {nframes} frames")
     indices = frame_indices(spec.num_frames, nframes=nframes, start=job.start, end=job.end)
     height, width = reader[int(indices[0])].shape[:2]
     content_width, content_height = _content_size(width, height, spec)

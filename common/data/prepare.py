@@ -87,13 +87,15 @@ def prepare(
     workers: int,
     timeout_s: float,
     max_bad_share: float,
+    verify: bool = False,
     progress: Callable[[PrepareProgress], None] | None = None,
     decoder: Decoder | None = None,
 ) -> PrepareReport:
     """Make the directory `prepared` from the clips in `root`, or bring it up to date, and return what is in it.
 
     Splits are drawn over all clips before any is decoded. What is there already is kept: a call that was killed goes
-    on where it stopped, and one process waits for another that prepares the same directory.
+    on where it stopped, and one process waits for another that prepares the same directory. With `verify`, clips of a
+    finished cache whose checksum is wrong are decoded again; clips that are missing from it always are.
 
     Raises:
         DataError: the clips or the table have a fault, or more than `max_bad_share` of the clips cannot be decoded.
@@ -110,8 +112,9 @@ def prepare(
         settings = {"num_segments": num_segments, "frames_per_segment": frames_per_segment, "size": size, "fit": fit}
         identities = [_identity(root, clip) for clip in source]
         key = digest({"format": FORMAT, "settings": settings, "identities": identities})[len("sha256:") :][:16]
-        with CacheWriter(prepared / "cache" / key, settings=settings, identities=identities) as cache:
+        with CacheWriter(prepared / "cache" / key, settings=settings, identities=identities, verify=verify) as cache:
             missing = cache.missing(timeout_s)
+            _refuse_too_many(_bad(source, cache), len(source), prepared, max_bad_share)
             cache.require_space(len(missing))
             report(PrepareProgress("decoding", len(source) - len(missing), len(source)))
             outcomes = decode_clips(
@@ -129,7 +132,6 @@ def prepare(
                         _refuse_too_many(_bad(source, cache), len(source), prepared, max_bad_share)
                     report(PrepareProgress("decoding", done, len(source)))
             bad = _bad(source, cache)
-            _refuse_too_many(bad, len(source), prepared, max_bad_share)
             cache.finish()
             manifest = [
                 _row(clip, status, "test" if clip.clip_id in test_ids else "train")

@@ -13,14 +13,14 @@ app = typer.Typer(help="Prepare and check the clips of a configuration.", no_arg
 
 @app.command()
 def prepare(cfg: ConfigFile, overrides: Overrides = None) -> None:
-    """Find, split and decode the clips; only what is missing is done, so it may be stopped and started again."""
+    """Find, split and decode the clips; only what is missing or damaged, so it may be stopped and started again."""
     from aplt.deploy.config import check_paths, load_config
     from aplt.deploy.display import duration, make_table, messages, output
     from aplt.deploy.prepare import run_prepare
 
     config = load_config(cfg, overrides or ())
     check_paths(config)
-    report = run_prepare(config, messages())
+    report = run_prepare(config, messages(), verify=True)
     console = output()
     console.print(make_table(None, ["class", "clips"], sorted(report.class_counts.items())))
     console.print(

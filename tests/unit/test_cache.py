@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +44,12 @@ def fill(folder: Path, *names: str) -> NDArray[np.uint8]:
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     pixels = fill(tmp_path / "key")
     cache = ClipCache.open(tmp_path / "key")
-    assert (cache.num_segments, cache.frames_per_segment, cache.size) == (2, 2, 6)
+    assert (cache.num_segments, cache.frames_per_segment, cache.size, cache.shape) == (2, 2, 6, (4, 4, 6, 6, 3))
     rows_B = np.array([3, 0, 3], dtype=np.int32)
     read = cache.read(rows_B)
     assert type(read) is np.ndarray
     assert read.flags.writeable
     np.testing.assert_array_equal(read, pixels[rows_B])
-    frames_BT = np.array([[0, 2], [1, 1], [3, 0]])
-    np.testing.assert_array_equal(cache.read(rows_B, frames_BT), pixels[rows_B[:, None], frames_BT])
     assert cache.read(np.array([], dtype=np.int32)).shape == (0, 4, 6, 6, 3)
     with pytest.raises(IndexError):
         cache.read(np.array([4], dtype=np.int32))
@@ -88,6 +88,62 @@ def test_damage_to_a_finished_cache_is_found(tmp_path: Path) -> None:
     pixels[2] = 0
     pixels.flush()
     assert wrong_rows(tmp_path / "key").tolist() == [2]
+    cache = ClipCache.open(tmp_path / "key")
+    cache.read(np.array([0, 1, 3], dtype=np.int32))
+    with pytest.raises(DataError, match=r"damaged \(the checksum of row 2 is wrong\): run `aplt data prepare CONFIG`"):
+        cache.read(np.array([1, 2], dtype=np.int32))
+
+
+def test_what_happens_to_the_file_while_it_is_in_use(tmp_path: Path) -> None:
+    pixels = fill(tmp_path / "key")
+    path, rows_B = tmp_path / "key" / "clips.npy", np.arange(4, dtype=np.int32)
+    before, cut, deleted = (ClipCache.open(tmp_path / "key") for _ in range(3))
+    before.read(rows_B)
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) - 1)
+    np.testing.assert_array_equal(cut.read(rows_B[:3]), pixels[:3])
+    for cache in (before, cut):
+        with pytest.raises(DataError, match=r"clips.npy was cut off while it was in use \(row 3\)"):
+            cache.read(rows_B)
+    path.write_bytes(whole)
+    path.unlink()
+    np.testing.assert_array_equal(deleted.read(rows_B), pixels)
+
+
+@pytest.mark.parametrize(
+    ("damage", "missing"),
+    [
+        (lambda folder: os.truncate(folder / "clips.npy", 128 + 432 + 7), [1, 2, 3]),
+        (lambda folder: os.truncate(folder / "clips.npy", 5), NAMES),
+        (lambda folder: (folder / "clips.npy").unlink(), NAMES),
+        (lambda folder: (folder / "status.npy").unlink(), NAMES),
+        (lambda folder: (folder / "status.npy").write_bytes(b"no array"), NAMES),
+    ],
+)
+def test_a_finished_cache_that_lost_something_is_mended(
+    tmp_path: Path, damage: Callable[[Path], object], missing: Sequence[object]
+) -> None:
+    pixels = fill(tmp_path / "key")
+    damage(tmp_path / "key")
+    with pytest.raises(DataError, match="aplt data prepare"):
+        ClipCache.open(tmp_path / "key")
+    with writer(tmp_path / "key") as cache:
+        assert len(cache.missing(1.0)) == len(missing)
+    with pytest.raises(DataError, match="not finished"):  # nobody reads it meanwhile
+        ClipCache.open(tmp_path / "key")
+    fill(tmp_path / "key")
+    np.testing.assert_array_equal(ClipCache.open(tmp_path / "key").read(np.arange(4, dtype=np.int32)), pixels)
+
+
+def test_damaged_clips_of_a_finished_cache_are_found_on_request(tmp_path: Path) -> None:
+    fill(tmp_path / "key")
+    pixels = np.load(tmp_path / "key" / "clips.npy", mmap_mode="r+")
+    pixels[2, 0, 0, 0, 0] ^= 1
+    pixels.flush()
+    with writer(tmp_path / "key") as cache:
+        assert cache.missing(1.0) == []
+    with CacheWriter(tmp_path / "key", settings=SETTINGS, identities=identities(*NAMES), verify=True) as cache:
+        assert cache.missing(1.0) == [2]
 
 
 def test_failures_are_remembered_and_tried_again_only_if_that_may_help(tmp_path: Path) -> None:
@@ -123,14 +179,22 @@ def test_an_older_cache_with_equal_settings_hands_its_clips_over(tmp_path: Path)
         cache.finish()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other"]
     new = ClipCache.open(tmp_path / "new")
-    np.testing.assert_array_equal(new.clips, np.stack([clip(row).frames_FHWC for row in (2, 9, 0)]))
+    rows_B = np.arange(3, dtype=np.int32)
+    np.testing.assert_array_equal(new.read(rows_B), np.stack([clip(row).frames_FHWC for row in (2, 9, 0)]))
+
+
+def test_an_older_cache_that_lost_its_end_hands_nothing_over(tmp_path: Path) -> None:
+    fill(tmp_path / "old")
+    os.truncate(tmp_path / "old" / "clips.npy", 200)
+    with writer(tmp_path / "new", "a", "x") as cache:
+        assert cache.missing(1.0) == [0, 1]
 
 
 def test_a_folder_without_its_description_is_started_anew(tmp_path: Path) -> None:
     (tmp_path / "key").mkdir()
     (tmp_path / "key" / "clips.npy").write_bytes(b"half")
     fill(tmp_path / "key")
-    assert ClipCache.open(tmp_path / "key").clips.shape == (4, 4, 6, 6, 3)
+    assert ClipCache.open(tmp_path / "key").shape == (4, 4, 6, 6, 3)
 
 
 def test_faults_are_data_errors(tmp_path: Path) -> None:
@@ -139,7 +203,7 @@ def test_faults_are_data_errors(tmp_path: Path) -> None:
     fill(tmp_path / "key")
     whole = (tmp_path / "key" / "clips.npy").read_bytes()
     (tmp_path / "key" / "clips.npy").write_bytes(whole[:-1])
-    with pytest.raises(DataError, match=r"clips.npy cannot be read"):
+    with pytest.raises(DataError, match=r"clips.npy has 1855 bytes, 1856 were expected: run"):
         ClipCache.open(tmp_path / "key")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from aplt.common.data.containers import promised_bytes
 from aplt.common.data.decode import decode_clips, decode_files
 from aplt.common.data.frames import Failure, Frames, FrameSpec, Job, frame_indices
 from aplt.common.errors import DataError
@@ -20,12 +24,12 @@ CLIPS = Path(__file__).parents[3] / "shared" / "data" / "clips"
 needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason=f"{CLIPS} is not there")
 
 FAKES = """
-import os, signal, time
+import ctypes, os, signal
 import numpy as np
 from aplt.common.data.frames import Frames
 def fake(job, spec):
     if job.path == "hang":
-        while True: pass
+        ctypes.PyDLL(None).sleep(600)  # as native code that never returns does: no other Python code can run
     if job.path == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if job.path == "exit":
@@ -148,6 +152,8 @@ def test_files_that_are_no_videos_get_a_reason_of_one_line(tmp_path: Path, capfd
     noise = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)
     good = write_video(tmp_path / "good.mp4", list(noise)).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(good[: len(good) // 2])  # the index comes first and promises 30 frames
+    holes = good[: len(good) // 2].ljust(len(good), b"\0")
+    (tmp_path / "holes.mp4").write_bytes(holes)
     (tmp_path / "headless.mp4").write_bytes(good[len(good) // 2 :])
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("no video " * 100)
@@ -158,10 +164,11 @@ def test_files_that_are_no_videos_get_a_reason_of_one_line(tmp_path: Path, capfd
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    names = ["cut", "headless", "empty", "text", "link", "sound", "good"]
+    names = ["cut", "holes", "headless", "empty", "text", "link", "sound", "good"]
     results = decode([Job(i, str(tmp_path / f"{name}.mp4")) for i, name in enumerate(names)])
     reasons = {name: getattr(results[i], "reason", "") for i, name in enumerate(names)}
-    assert reasons.pop("cut").startswith("the video is damaged: ")
+    assert reasons.pop("holes").startswith("the video is damaged: ")
+    assert re.fullmatch(r"the file is cut off: \d+ of \d+ bytes are there, \d+ frames", reasons.pop("cut"))
     assert reasons == {
         "headless": "the file is no video, or its index is cut off",
         "empty": "the file is empty",
@@ -172,6 +179,32 @@ def test_files_that_are_no_videos_get_a_reason_of_one_line(tmp_path: Path, capfd
     }
     assert all(getattr(outcome, "retry_above_s", None) is None for outcome in results.values())
     assert capfd.readouterr() == ("", "")
+
+
+def test_files_that_hold_less_than_they_promise(tmp_path: Path) -> None:
+    """The decoder takes a cut Matroska or AVI file for a shorter video; counts that are too high make it give up."""
+    codecs = {"mp4": "libx264", "mov": "libx264", "mkv": "libx264", "webm": "libvpx-vp9", "avi": "mpeg4"}
+    jobs, expected = [], []
+    for suffix, codec in codecs.items():
+        whole = write_video(tmp_path / f"whole.{suffix}", numbered(24), codec=codec, options={"g": "4"})
+        cut = tmp_path / f"cut.{suffix}"
+        cut.write_bytes(whole.read_bytes()[: int(0.9 * whole.stat().st_size)])
+        assert promised_bytes(str(whole)) == whole.stat().st_size == promised_bytes(str(cut))
+        jobs += [whole, cut]
+        expected += [False, True]
+    part = Job(90, str(tmp_path / "cut.mkv"), 4, 7)  # all its frames are there
+    counts = (tmp_path / "whole.mp4").read_bytes()
+    for table, place in (("stts", 12), ("stsz", 12)):  # 24 frames, it says; make it 6000
+        first = counts.index(table.encode()) + place
+        assert counts[first : first + 4] == (24).to_bytes(4, "big")
+        counts = counts[:first] + (6000).to_bytes(4, "big") + counts[first + 4 :]
+    (tmp_path / "boast.mp4").write_bytes(counts)
+    results = decode([*(Job(i, str(path)) for i, path in enumerate(jobs)), part, Job(91, str(tmp_path / "boast.mp4"))])
+    cut_off = [isinstance(results[i], Failure) for i in range(len(jobs))]
+    assert cut_off == expected
+    assert numbers(frames_of(results[90])) == [4, 5, 6, 7]
+    assert isinstance(results[91], Failure)
+    assert results[91].reason.startswith("the video is damaged: ")
 
 
 def test_workers_that_hang_crash_or_fail_cost_only_their_clip(fake: Callable[[Job, FrameSpec], Frames]) -> None:
@@ -187,6 +220,18 @@ def test_workers_that_hang_crash_or_fail_cost_only_their_clip(fake: Callable[[Jo
     assert outcomes[2] == Failure("the decoder crashed (SIGSEGV)", retry_above_s=0.0)
     assert outcomes[4] == Failure("the decoder crashed (exit code 7)", retry_above_s=0.0)
     assert outcomes[5] == Failure("two lines")
+
+
+def test_a_script_without_a_main_guard_works(tmp_path: Path, fake: Callable[[Job, FrameSpec], Frames]) -> None:
+    (tmp_path / "script.py").write_text(
+        "from fake_decoders import fake\n"
+        "from aplt.common.data.decode import decode_clips\n"
+        "from aplt.common.data.frames import FrameSpec, Job\n"
+        "spec = FrameSpec(num_frames=1, size=8)\n"
+        "print(len(list(decode_clips([Job(0, 'a')], spec=spec, workers=1, timeout_s=30, decoder=fake))))\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"1\n", b"")
 
 
 def test_leaving_early_kills_a_worker_that_hangs(fake: Callable[[Job, FrameSpec], Frames]) -> None:
@@ -209,7 +254,7 @@ def test_a_worker_that_cannot_start_is_an_error_not_a_bad_clip(
     outcomes = decode_clips(
         [Job(0, "a")], spec=FrameSpec(num_frames=1, size=8), workers=1, timeout_s=5, decoder=brittle.fake
     )
-    with pytest.raises(DataError, match=r"ended before it was ready \(exit code 1\).*__main__"):
+    with pytest.raises(DataError, match=r"ended before it was ready \(exit code 1\)"):
         list(outcomes)
     assert "not here" in capfd.readouterr().err
 
