@@ -124,7 +124,7 @@ class Services:
 
     def contents(self, store: ArtifactStore) -> dict[str, list[str]]:
         """The digests of the data that training and labelling made: equal if equal to the bit."""
-        series: list[Series[Any]] = [store.checkpoints, store.features, store.labels]
+        series: list[Series[Any]] = [store.checkpoints, store.features, store.labels, store.evaluations]
         manifests = [one.manifest(version) for one in series for version in one.versions()]
         return {
             f"{manifest.series}/{manifest.version}": sorted(entry.sha256 for entry in manifest.objects.values())
