@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test quick lint format lock clean help
+.PHONY: setup demo test quick soak lint format lock clean help
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: setup lint  ## everything: style, types, imports, all tests
 
 quick: setup  ## all but the integration tests, about 80 s
 	$(BIN)/pytest -m "not slow and not ray and not gpu"
+
+soak: setup  ## kill both services of one run 50 times at random, and see that nothing comes of it (some minutes)
+	$(BIN)/python tests/soak.py --kills 50
 
 lint: setup  ## style, types, import rules
 	$(BIN)/ruff check .

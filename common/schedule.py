@@ -7,6 +7,7 @@ from this plan and from the store alone, so timing never decides which label ver
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Schedule:
     def total_epochs(self) -> int:
         return self.warmup_epochs + self.epochs
 
-    @property
+    @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """All phases in order; empty for a method that trains without label versions."""
         if not self.uses_labels:
@@ -72,7 +73,11 @@ class Schedule:
 
     def snapshot_after(self, epoch: int) -> Phase | None:
         """The phase whose features come from the checkpoint after `epoch`, if any (boundaries never coincide)."""
-        return next((phase for phase in self.phases if phase.snapshot_epoch == epoch), None)
+        return self._phase_by_snapshot.get(epoch)
+
+    @cached_property
+    def _phase_by_snapshot(self) -> dict[int, Phase]:
+        return {phase.snapshot_epoch: phase for phase in self.phases}
 
     def prototypes_for(self, epoch: int) -> int | None:
         """The newest label version made from this checkpoint or an earlier one: what evaluates checkpoint `epoch`."""

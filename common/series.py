@@ -29,6 +29,8 @@ from aplt.common.objects import Objects
 
 T = TypeVar("T", bound=Record)
 
+LONGEST_LOOK_S = 5.0
+
 _VERSION_FOLDER = re.compile(r"v(\d{6,})")
 
 
@@ -141,21 +143,24 @@ class Series(Generic[T]):
     ) -> ArtifactRef:
         """The reference of a version once it is published; ArtifactTimeoutError after `timeout_s` without it.
 
-        `on_poll` is called between looks. The deadline starts again whenever the value of `progress()` changes.
-        `describe()` adds to the error who was last seen alive, and when.
+        `on_poll` is called between looks. The deadline starts again whenever the value of `progress()` changes; while
+        this process itself is paused it stands still, because the other side may be paused too. `describe()` adds to
+        the error who was last seen alive, and when.
         """
-        start = last_change = time.monotonic()
+        start = last_look = time.monotonic()
+        idle_s = 0.0
         last_progress = progress() if progress else None
         while not self.exists(version):
             if on_poll:
                 on_poll()
             now = time.monotonic()
+            idle_s += min(now - last_look, LONGEST_LOOK_S)
+            last_look = now
             if progress and (current := progress()) != last_progress:
-                last_progress, last_change = current, now
-            left_s = timeout_s - (now - last_change)
-            if left_s <= 0:
+                last_progress, idle_s = current, 0.0
+            if idle_s >= timeout_s:
                 raise ArtifactTimeoutError(self._timeout_message(version, now - start, timeout_s, describe))
-            time.sleep(min(poll_s, left_s))
+            time.sleep(min(poll_s, timeout_s - idle_s))
         return self.ref(version)
 
     def remove(self, version: int) -> None:

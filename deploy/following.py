@@ -81,7 +81,13 @@ def status_values(store: ArtifactStore) -> dict[str, object]:
     return {
         "run": store.run,
         "services": {
-            role: None if status is None else {**status.model_dump(mode="json"), "alive": is_alive(status)}
+            role: None
+            if status is None
+            else {
+                **status.model_dump(mode="json"),
+                "alive": is_alive(status),
+                "fate": status.fate,
+            }
             for role, status in statuses.items()
         },
         "labels": store.labels.versions(),

@@ -48,6 +48,8 @@ class Labeler:
     reader: ViewReader
     model: VideoClassifier
     clock: Stopwatch = field(default_factory=Stopwatch)
+    done: set[tuple[str, int]] = field(default_factory=set)
+    """Labels and evaluations that were seen in the store: not to be asked for again, however many they get."""
 
     @classmethod
     def of(
@@ -95,12 +97,20 @@ def label_run(labeler: Labeler) -> None:
 
 def finished(labeler: Labeler) -> bool:
     """Whether every label version and the last evaluation are published."""
-    return labeler.store.evaluations.exists(labeler.plan.total_epochs) and unlabeled_phase(labeler) is None
+    return is_done(labeler, labeler.store.evaluations, labeler.plan.total_epochs) and unlabeled_phase(labeler) is None
+
+
+def is_done(labeler: Labeler, series: Series[Any], version: int) -> bool:
+    """Whether this version of labels or evaluations is published."""
+    if (series.name, version) not in labeler.done and series.exists(version):
+        labeler.done.add((series.name, version))
+    return (series.name, version) in labeler.done
 
 
 def unlabeled_phase(labeler: Labeler) -> Phase | None:
     """Return the first phase without labels."""
-    return next((phase for phase in labeler.plan.phases if not labeler.store.labels.exists(phase.version)), None)
+    labels = labeler.store.labels
+    return next((phase for phase in labeler.plan.phases if not is_done(labeler, labels, phase.version)), None)
 
 
 def next_phase(labeler: Labeler) -> Phase | None:
@@ -114,13 +124,12 @@ def next_phase(labeler: Labeler) -> Phase | None:
 
 def next_evaluation(labeler: Labeler) -> int | None:
     """Return the oldest checkpoint whose evaluation is due and possible now."""
-    evaluated = set(labeler.store.evaluations.versions())
-    every = labeler.config.labeler.evaluate_every
-    for epoch in labeler.store.checkpoints.versions():
-        if epoch in evaluated or not labeler.plan.evaluates(epoch, every):
+    store, every = labeler.store, labeler.config.labeler.evaluate_every
+    for epoch in store.checkpoints.candidates():
+        if not labeler.plan.evaluates(epoch, every) or is_done(labeler, store.evaluations, epoch):
             continue
         version = labeler.plan.prototypes_for(epoch)
-        if version is None or labeler.store.labels.exists(version):
+        if (version is None or is_done(labeler, store.labels, version)) and store.checkpoints.exists(epoch):
             return epoch
     return None
 
@@ -143,7 +152,10 @@ def wait_for_work(labeler: Labeler) -> None:
             timeout_s=labeler.config.labeler.wait_timeout_s,
             on_poll=labeler.claim.check,
             progress=lambda: progress_of(labeler.store, "trainer"),
-            describe=lambda: f"{describe_role(labeler.store, 'trainer')}. This run can be resumed",
+            describe=lambda: (
+                f"{describe_role(labeler.store, 'trainer')}. This run can be resumed; labeler.wait_timeout_s sets how "
+                "long to wait without a sign of progress"
+            ),
         )
 
 

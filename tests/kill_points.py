@@ -1,7 +1,8 @@
 """Services that die by SIGKILL at an exact point of their work, each in a real process of its own.
 
 Processes are forked from one that has imported everything, so a start costs a tenth of a second instead of three. In
-each, before the product's own command begins, the call at which it is to die is wrapped. The product knows none of this.
+each, before the product's own command begins, the call at which it is to die is wrapped. The product knows nothing of
+this.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aplt.common.objects import Objects
+from aplt.common.series import Series
 from aplt.common.service import ROLES, Role, RoleClaim
+from aplt.common.store import ArtifactStore
 from aplt.trainer.methods.aplt import APLT
 
 PATIENCE_S = 240.0
@@ -41,13 +44,15 @@ _forks.set_forkserver_preload(["kill_points", "aplt.deploy.cli", "aplt.deploy.se
 class KillPoint:
     """The `nth` call of `call` whose first argument has `text` in it (a regular expression).
 
-    `torn` leaves what a store on disk leaves of a write that was cut off in the middle.
+    `torn` leaves what a store on disk leaves of a write that was cut off in the middle. With SIGSTOP for a signal the
+    process stays where it is, and goes on when it is told to.
     """
 
     call: Literal["put", "create", "delete", "loss", "waiting"]
     text: str = ""
     when: Literal["before", "torn", "after"] = "before"
     nth: int = 1
+    signal: signal.Signals = signal.SIGKILL
 
 
 END = None
@@ -70,7 +75,7 @@ def run(config: Path, folder: Path, steps: Sequence[Step] = (), *arguments: str)
     AssertionError if a service does not reach a point, or does not end well at the end.
     """
     pids = []
-    for step in [*steps, dict.fromkeys(ROLES, [END])]:
+    for step in [*steps, {role: [END] for role in ROLES}]:
         points = {role: list(of_role) for role, of_role in step.items()}
         running: dict[Role, tuple[ForkServerProcess, KillPoint | None, Path]] = {}
         deadline = time.monotonic() + PATIENCE_S
@@ -95,6 +100,16 @@ def run(config: Path, folder: Path, steps: Sequence[Step] = (), *arguments: str)
     return pids
 
 
+def contents(store: ArtifactStore) -> dict[str, list[str]]:
+    """The digests of all data that training, labelling and evaluating made: equal if equal to the bit."""
+    series: list[Series[Any]] = [store.checkpoints, store.features, store.labels, store.evaluations]
+    manifests = [one.manifest(version) for one in series for version in one.versions()]
+    return {
+        f"{manifest.series}/{manifest.version}": sorted(entry.sha256 for entry in manifest.objects.values())
+        for manifest in manifests
+    }
+
+
 def _serve(arguments: list[str], log: Path, point: KillPoint | None) -> None:
     with log.open("ab") as output:
         os.dup2(output.fileno(), 1)
@@ -114,18 +129,17 @@ def _arm(point: KillPoint) -> None:
 
     def wrapped(self: Any, *arguments: Any, **named: Any) -> Any:
         first = str(arguments[0]) if point.text else ""
-        matches = re.search(point.text, first) is not None
-        if matches:
-            left.pop()
-        if not matches or left:
+        if not left or re.search(point.text, first) is None:
             return call(self, *arguments, **named)
-        if point.when == "after":
-            call(self, *arguments, **named)
-        elif point.when == "torn":
+        left.pop()
+        if left:
+            return call(self, *arguments, **named)
+        result = call(self, *arguments, **named) if point.when == "after" else None
+        if point.when == "torn":
             staging = self.local_path / f"{first}#1"
             staging.parent.mkdir(parents=True, exist_ok=True)
             staging.write_bytes(arguments[1][: len(arguments[1]) // 2])
-        os.kill(os.getpid(), signal.SIGKILL)
-        return None
+        os.kill(os.getpid(), point.signal)
+        return result if point.when == "after" else call(self, *arguments, **named)
 
     setattr(owner, name, wrapped)

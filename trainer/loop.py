@@ -118,7 +118,10 @@ def adopt_labels(trainer: Trainer, state: TrainState) -> None:
             timeout_s=trainer.config.trainer.wait_timeout_s,
             on_poll=trainer.claim.check,
             progress=lambda: progress_of(trainer.store, "labeler"),
-            describe=lambda: f"{describe_role(trainer.store, 'labeler')}. This run can be resumed",
+            describe=lambda: (
+                f"{describe_role(trainer.store, 'labeler')}. This run can be resumed; trainer.wait_timeout_s sets how "
+                "long to wait without a sign of progress"
+            ),
         )
     if state.method.labels_version == version:  # its version may have been damaged, and made again, since
         return
@@ -285,9 +288,9 @@ def prune_checkpoints(trainer: Trainer, state: TrainState) -> None:
     """Remove checkpoints that nobody needs: not the last two, no labels come from them, no evaluation is due."""
     if trainer.config.trainer.keep_checkpoints == "all":
         return
-    for epoch in trainer.store.checkpoints.versions():
+    for epoch in trainer.store.checkpoints.candidates():
         needed = epoch > state.epoch - 2 or trainer.plan.snapshot_after(epoch) is not None
         due = trainer.plan.evaluates(epoch, trainer.config.labeler.evaluate_every)
         if not needed and (not due or trainer.store.evaluations.exists(epoch)):
-            with suppress(MissingArtifactError):  # a trainer that was taken for dead did it
+            with suppress(MissingArtifactError):  # no more than leftovers of a killed writer
                 trainer.store.checkpoints.remove(epoch)

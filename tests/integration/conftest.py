@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from kill_points import contents
 
-from aplt.common.series import Series
 from aplt.common.service import ROLES, Role
 from aplt.common.store import ArtifactStore
 from aplt.deploy.config import load_config
@@ -123,13 +123,8 @@ class Services:
             time.sleep(0.02)
 
     def contents(self, store: ArtifactStore) -> dict[str, list[str]]:
-        """The digests of the data that training and labelling made: equal if equal to the bit."""
-        series: list[Series[Any]] = [store.checkpoints, store.features, store.labels, store.evaluations]
-        manifests = [one.manifest(version) for one in series for version in one.versions()]
-        return {
-            f"{manifest.series}/{manifest.version}": sorted(entry.sha256 for entry in manifest.objects.values())
-            for manifest in manifests
-        }
+        """The digests of all data that the services made: equal if equal to the bit."""
+        return contents(store)
 
     def close(self) -> None:
         """Leave no process behind."""

@@ -1,4 +1,4 @@
-"""Either service, killed by SIGKILL at chosen points: in the end there is nothing but what an undisturbed run leaves."""
+"""Either service, killed by SIGKILL at chosen points: in the end there is exactly what an undisturbed run leaves."""
 
 from __future__ import annotations
 
@@ -104,9 +104,7 @@ def test_kills_leave_no_trace(
     keep: str,
     steps: Sequence[Step],
 ) -> None:
-    path = write_config(
-        schedule={"lead_epochs": lead}, features={"source": source}, trainer={"keep_checkpoints": keep}
-    )
+    path = write_config(schedule={"lead_epochs": lead}, features={"source": source}, trainer={"keep_checkpoints": keep})
     run(path, tmp_path, [], "--set", "run=undisturbed", "--set", "trainer.keep_checkpoints=all")
     expected = services.contents(services.store(path, "run=undisturbed"))
 
