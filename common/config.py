@@ -33,6 +33,9 @@ class StoreConfig(Section):
     """A folder, file:///folder, memory://name or s3://bucket/prefix."""
     options: dict[str, str] = {}
     """Passed to obstore (endpoint, region, ...). Credentials belong in the environment, not here."""
+    keep_phases: Positive = 2
+    """The checkpoints and features of so many of the newest label versions stay; older ones go once nobody needs them.
+    Labels and evaluations always stay."""
     patience_s: Annotated[float, Field(ge=0)] = 1800.0
     """How long a service goes on asking a store that does not answer before it gives up; then it can be resumed."""
 
@@ -153,7 +156,8 @@ class TrainerConfig(Section):
     wait_timeout_s: Seconds = 7200.0
     """How long to wait for labels without a sign of progress from the labeler."""
     keep_checkpoints: Literal["needed", "all"] = "needed"
-    """needed: the last two and those that labels were made from."""
+    """needed: the last two, those that something is still to be made from, and what the newest labels were made from
+    (see store.keep_phases); all: nothing is ever removed, features neither."""
 
 
 class LabelerConfig(Section):

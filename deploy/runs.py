@@ -93,6 +93,18 @@ def find_run(run: str, *, options: Mapping[str, str] | None = None) -> tuple[Art
     return store, parse_config(values, source=f"{store.url}/{name}/{RECORD}")
 
 
+def recorded_config(store: ArtifactStore) -> RunConfig:
+    """Return the configuration that a run recorded.
+
+    Raises:
+        RunError: it recorded none.
+    """
+    record = store.read_json(RECORD)
+    if record is None:
+        raise RunError(f"run {store.run} in {store.url} has no {RECORD}; start one of its services, which records it")
+    return parse_config(record["config"], source=f"{store.url}/{store.run}/{RECORD}")
+
+
 def locate_run(run: str, *, options: Mapping[str, str] | None = None) -> ArtifactStore:
     """Return the store of a run, named by its address or by its configuration file; its record may be lost.
 

@@ -23,6 +23,7 @@ from aplt.common.features import forward_rows, snapshot_of, training_rows
 from aplt.common.manifest import Provenance
 from aplt.common.models import VideoClassifier, build_model
 from aplt.common.records import MetricLog, Stopwatch
+from aplt.common.retention import prune
 from aplt.common.schedule import Phase, Schedule
 from aplt.common.series import Series
 from aplt.common.service import RoleClaim, describe_role, progress_of
@@ -89,6 +90,7 @@ def label_run(labeler: Labeler) -> None:
         elif epoch is not None:
             publish_evaluation(labeler, epoch)
         elif finished(labeler):
+            prune(labeler.store, labeler.config)  # what the trainer, if it ended before, still had to keep
             return
         else:
             wait_for_work(labeler)

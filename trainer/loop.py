@@ -6,7 +6,6 @@ Letters: B batch, N unlabelled clips, M labelled clips, D features.
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,10 +16,11 @@ from aplt.common.artifacts import ArtifactRef, FeatureSnapshot
 from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData
 from aplt.common.device import autocast, pick_device, use_threads
-from aplt.common.errors import ConfigError, MissingArtifactError, VersionExistsError
+from aplt.common.errors import ConfigError, VersionExistsError
 from aplt.common.features import forward_rows, snapshot_of, training_rows
 from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog, Stopwatch
+from aplt.common.retention import prune
 from aplt.common.schedule import Phase, Schedule
 from aplt.common.service import RoleClaim, describe_role, progress_of
 from aplt.common.store import ArtifactStore
@@ -74,7 +74,7 @@ def train(trainer: Trainer) -> TrainState:
         train_epoch(trainer, state, loader)
         publish_checkpoint(trainer, state)
         publish_features(trainer, state, reader)
-        prune_checkpoints(trainer, state)
+        prune(trainer.store, config)
         trainer.claim.record_spans(trainer.clock.take_spans())
     return state
 
@@ -282,15 +282,3 @@ def bank_snapshot(trainer: Trainer, state: TrainState) -> FeatureSnapshot:
             "use features.source: trainer, or a longer warm-up"
         )
     return snapshot_of(trainer.data, state.epoch, torch.cat([state.bank.labeled_MD, state.bank.unlabeled_ND]).numpy())
-
-
-def prune_checkpoints(trainer: Trainer, state: TrainState) -> None:
-    """Remove checkpoints that nobody needs: not the last two, no labels come from them, no evaluation is due."""
-    if trainer.config.trainer.keep_checkpoints == "all":
-        return
-    for epoch in trainer.store.checkpoints.candidates():
-        needed = epoch > state.epoch - 2 or trainer.plan.snapshot_after(epoch) is not None
-        due = trainer.plan.evaluates(epoch, trainer.config.labeler.evaluate_every)
-        if not needed and (not due or trainer.store.evaluations.exists(epoch)):
-            with suppress(MissingArtifactError):  # no more than leftovers of a killed writer
-                trainer.store.checkpoints.remove(epoch)

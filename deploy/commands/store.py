@@ -26,17 +26,41 @@ def gc(
     grace_s: Annotated[
         float, typer.Option("--grace", min=0, metavar="SECONDS", help="Keep what somebody may still be writing.")
     ] = 3600.0,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep",
+            min=1,
+            metavar="N",
+            help="Remove checkpoints and features too, but for the newest N label versions'.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no version needs any more: leftovers of interrupted or losing writers."""
+    """Remove leftovers of interrupted writers; with --keep also old versions that nothing needs any more."""
+    from aplt.common.retention import remove, unneeded_in
     from aplt.deploy.display import file_size, print_json
+    from aplt.deploy.runs import recorded_config
 
-    reports = {store.run: store.gc(dry_run=dry_run, grace_s=grace_s) for store in _stores(where)}
+    stores = _stores(where)
+    old: dict[str, dict[str, list[int]]] = {}
+    for store in stores:
+        old[store.run] = {} if keep is None else unneeded_in(store, recorded_config(store), keep_phases=keep)
+        if not dry_run:
+            remove(store, old[store.run])
+    reports = {store.run: store.gc(dry_run=dry_run, grace_s=grace_s) for store in stores}
     if as_json:
-        print_json({run: {"objects": len(r.keys), "bytes": r.num_bytes, "keys": r.keys} for run, r in reports.items()})
+        print_json(
+            {
+                run: {"versions": old[run], "objects": len(r.keys), "bytes": r.num_bytes, "keys": r.keys}
+                for run, r in reports.items()
+            }
+        )
         return
     verb = "would remove" if dry_run else "removed"
     for run, report in reports.items():
+        for series, versions in old[run].items():
+            typer.echo(f"{run}: {verb} {len(versions)} {series} ({', '.join(map(str, versions)) or 'all are needed'})")
         typer.echo(f"{run}: {verb} {len(report.keys)} objects, {file_size(report.num_bytes)}")
         if dry_run:
             for key in report.keys:

@@ -178,3 +178,26 @@ def test_a_run_at_work_is_not_repaired(cfg: Path) -> None:
         refused = CliRunner().invoke(app, ["store", "repair", str(cfg)])
     assert refused.exit_code == 1
     assert f"Stop it first: `aplt stop all {cfg}`" in refused.output
+
+
+def test_old_versions_go_and_nothing_changes(cfg: Path, finished: dict[str, Any]) -> None:
+    store = open_store(load_config(cfg))
+    command = CliRunner()
+    planned = command.invoke(app, ["store", "gc", str(cfg), "--keep", "1", "--dry-run"])
+    assert f"{store.run}: would remove 3 checkpoints (1, 2, 3)" in planned.output
+    assert f"{store.run}: would remove 2 features (1, 2)" in planned.output
+    assert contents(store) == finished["contents"]
+
+    rewind(store, **AT_BOUNDARY)
+    removed = command.invoke(app, ["store", "gc", str(cfg), "--keep", "1"])
+    assert removed.exit_code == 0, removed.output
+    assert store.features.versions() == [1, 2]  # the newest labels are made from 1, the next ones from 2
+    assert store.checkpoints.versions() == [1, 3, 4]
+    cfg.write_text(cfg.read_text().replace("keep_checkpoints: all", "keep_checkpoints: needed"))
+    serve(cfg, *ROLES)
+    kept = contents(store)
+    assert kept.items() <= finished["contents"].items()
+    assert store.checkpoints.versions() == [3, 4, 5]
+    assert store.features.versions() == store.labels.versions()[-2:] == [2, 3]
+    assert store.evaluations.versions() == [1, 2, 3, 4, 5]
+    assert store.verify() == []

@@ -113,7 +113,7 @@ def test_kills_leave_no_trace(
     there = services.contents(store)
     assert there == {name: digests for name, digests in expected.items() if name in there}
     if keep == "needed":
-        assert {name for name in expected if name not in there} <= {"checkpoints/2"}
+        assert {name for name in expected if name not in there} == {"checkpoints/1", "checkpoints/2", "features/1"}
     else:
         assert there.keys() == expected.keys()
     assert store.labels.versions() == [1, 2, 3]
