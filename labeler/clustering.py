@@ -166,10 +166,11 @@ class _Search:
         squares_K = (shifts_KD * twice_KD).sum(dim=1)
         products_K = shifts_KD.norm(dim=1) * twice_KD.norm(dim=1)
         rounding = _rounding(torch.float64, shifts_KD.shape[1]) * products_K.max()
-        losses_K = squares_K - squares_K.min() + rounding
-        slopes_K = 2 * torch.cdist(shifts_KD, shifts_KD, compute_mode="donot_use_mm_for_euclid_dist").amax(dim=1)
-        losses_N = slopes_K[self.nearest_N].mul_(self._norms_N).add_(losses_K[self.nearest_N])
-        self._leads_N -= losses_N.mul_(1 + _SLACK)
+        losses_K = (1 + _SLACK) * (squares_K - squares_K.min() + rounding)
+        distances_KK = torch.cdist(shifts_KD, shifts_KD, compute_mode="donot_use_mm_for_euclid_dist")
+        slopes_K = (1 + _SLACK) * 2 * distances_KK.amax(dim=1)
+        self._leads_N -= losses_K.index_select(0, self.nearest_N)
+        self._leads_N.addcmul_(slopes_K.index_select(0, self.nearest_N), self._norms_N, value=-1)
         self.centroids_KD = centroids_KD
         self._look_up()
 
@@ -184,7 +185,7 @@ class _Search:
         # Reduced-precision products (TF32, bfloat16) would leave every sample uncertain.
         full = torch.get_float32_matmul_precision() == "highest"
         dtype = _compute_dtype(self._features_ND) if full else torch.float64
-        left_DK, start_K = offsets_KD.to(dtype).T, constants_K.to(dtype)
+        left_KD, start_K1 = offsets_KD.to(dtype), constants_K.to(dtype)[:, None]
         num_features = self._features_ND.shape[1]
         unit = _rounding(dtype, num_features)
         largest_offset, largest_constant = float(offsets_KD.norm(dim=1).max()), float(constants_K.abs().max())
@@ -193,33 +194,38 @@ class _Search:
             floor = torch.inf  # scores may overflow and tell nothing
 
         with torch.autocast(self._features_ND.device.type, enabled=False):
-            for rows in self._open_rows():
-                scores_BK = torch.addmm(start_K, _take(self._features_ND, rows).to(dtype), left_DK, alpha=-2)
-                best_B, nearest_B = scores_BK.min(dim=1)
-                rivals_B = scores_BK.scatter_(1, nearest_B[:, None], torch.inf).amin(dim=1)
+            for rows, size in self._open_rows():
+                scores_KB = torch.empty(len(left_KD), size, dtype=dtype, device=left_KD.device)
+                for part in chunks(self._features_ND, width=8 * num_features, rows=size):
+                    chunk_BD = _take(self._features_ND, rows, part).to(dtype)
+                    torch.addmm(start_K1, left_KD, chunk_BD.T, alpha=-2, out=scores_KB[:, part])
+                best_B, nearest_B = scores_KB.min(dim=0)
+                rivals_B = scores_KB.scatter_(0, nearest_B[None], torch.inf).amin(dim=0)
                 rounding_B = unit * largest_offset * self._norms_N[rows] + floor
-                self._leads_N[rows] = (rivals_B - best_B - rounding_B) * (1 - _SLACK)
+                self._leads_N[rows] = rivals_B.sub_(best_B).double().sub_(rounding_B).mul_(1 - _SLACK)
                 self.nearest_N[rows] = nearest_B
         unsure_U = self._open()
-        for part in chunks(self._features_ND, copies=8, rows=len(unsure_U)):
-            rows_U = unsure_U[part]
-            self.nearest_N[rows_U] = _nearest(_take(self._features_ND, rows_U).double(), self.centroids_KD)
+        for part in chunks(self._features_ND, width=16 * num_features, rows=len(unsure_U)):
+            chunk_UD = _take(self._features_ND, unsure_U, part).double()
+            self.nearest_N[unsure_U[part]] = _nearest(chunk_UD, self.centroids_KD)
 
     def _open(self) -> Tensor:
         """Return the rows without a lead. Negated, so that scores that overflowed count as such too."""
         return (~(self._leads_N > self._least_lead)).nonzero().flatten()
 
-    def _open_rows(self) -> Iterator[slice | Tensor]:
+    def _open_rows(self) -> Iterator[tuple[slice | Tensor, int]]:
+        """Yield the rows to look up, some at a time, and how many they are."""
         open_U = self._open()
         # Picking rows costs a copy: not worth it for most of them.
         most = len(open_U) > 0.75 * len(self._features_ND)
         num_rows = len(self._features_ND) if most else len(open_U)
-        for part in chunks(self._features_ND, num_classes=len(self.centroids_KD), rows=num_rows):
-            yield part if most else open_U[part]
+        for part in chunks(self._features_ND, width=8 * len(self.centroids_KD), rows=num_rows):
+            yield part if most else open_U[part], part.stop - part.start
 
 
-def _take(features_ND: Tensor, rows: slice | Tensor) -> Tensor:
-    return features_ND[rows] if isinstance(rows, slice) else features_ND.index_select(0, rows)
+def _take(features_ND: Tensor, rows: slice | Tensor, part: slice) -> Tensor:
+    """Return the features of `part` of these rows."""
+    return features_ND[rows][part] if isinstance(rows, slice) else features_ND.index_select(0, rows[part])
 
 
 def _rounding(dtype: torch.dtype, num_features: int) -> float:
@@ -234,7 +240,7 @@ def _distances(features_ND: Tensor, centroids_KD: Tensor, nearest_N: Tensor, max
     high_KD = centroids_KD.to(dtype)
     low_KD = (centroids_KD - high_KD.double()).to(dtype)
     distances_N = torch.empty(len(features_ND), dtype=dtype, device=features_ND.device)
-    for rows in chunks(features_ND, copies=8):
+    for rows in chunks(features_ND, width=16 * features_ND.shape[1]):
         nearest_B = nearest_N[rows]
         differences_BD = features_ND[rows] - high_KD.index_select(0, nearest_B)
         differences_BD -= low_KD.index_select(0, nearest_B)

@@ -41,7 +41,8 @@ def make_labels(
     self-adaptive threshold (Eq. 4), and average labelled and kept clips into prototypes (Eq. 5). Augmented copies
     steer the clustering alone. Prototypes are normalised like the features, so that a dot product compares directions.
     """
-    unlabeled_ND, labeled_MD = normalized(unlabeled_ND, normalize), normalized(labeled_MD, normalize)
+    features_ND = normalized(torch.cat([labeled_MD, unlabeled_ND]), normalize)
+    labeled_MD, unlabeled_ND = features_ND[: len(labels_M)], features_ND[len(labels_M) :]
     anchors_MD, anchor_labels_M = labeled_MD, labels_M
     if augmented_AD is not None and augmented_labels_A is not None:
         anchors_MD = torch.cat([labeled_MD, normalized(augmented_AD, normalize)])
@@ -61,7 +62,7 @@ def make_labels(
     kept_N = thresholds.keep(clustering.distances_N, clustering.assignments_N)
     used_N = kept_N if filtered_prototypes else torch.ones_like(kept_N)
     prototypes = build_prototypes(
-        torch.cat([labeled_MD, unlabeled_ND]),
+        features_ND,
         torch.cat([labels_M, clustering.assignments_N]),
         num_classes=num_classes,
         keep_N=torch.cat([torch.ones_like(labels_M, dtype=torch.bool), used_N]),

@@ -43,9 +43,10 @@ def build_prototypes(
         labels_N = labels_N.to(device).masked_fill(~kept_N, 0)
     classes_N = class_ids(labels_N, name="labels_N", num_rows=len(features_ND), num_classes=num_classes, device=device)
     sums = ClassSums(num_classes, features_ND.shape[1], max_rows=len(features_ND), max_abs=max_abs, device=device)
-    for rows in chunks(features_ND):
-        chosen_B = kept_N[rows]
-        sums.add(features_ND[rows][chosen_B], classes_N[rows][chosen_B])
+    kept_U = kept_N.nonzero().flatten()
+    for part in chunks(features_ND, rows=len(kept_U)):
+        rows_U = kept_U[part]
+        sums.add(features_ND.index_select(0, rows_U), classes_N[rows_U])
     missing = (sums.counts_K == 0).nonzero().flatten().tolist()
     if missing:
         raise ValueError(

@@ -171,15 +171,15 @@ def publish_labels(labeler: Labeler, phase: Phase) -> None:
         augmented_AD = labeled_augmentation(labeler, phase)
     labeler.claim.tick()
     with labeler.clock.measure("cluster"):
-        labeled = snapshot.labels_N >= 0
-        features_ND = torch.from_numpy(snapshot.features_ND.copy()).to(labeler.reader.device)
+        num_labeled = len(data.labels_M)  # they come first
+        features_ND = torch.from_numpy(snapshot.features_ND).to(labeler.reader.device)
         labels_M = torch.from_numpy(data.labels_M.astype(np.int64)).to(labeler.reader.device)
         labels = make_labels(
             version=phase.version,
             epoch=phase.snapshot_epoch,
-            rows_N=snapshot.rows_N[~labeled],
-            unlabeled_ND=features_ND[torch.from_numpy(~labeled)],
-            labeled_MD=features_ND[torch.from_numpy(labeled)],
+            rows_N=snapshot.rows_N[num_labeled:],
+            unlabeled_ND=features_ND[num_labeled:],
+            labeled_MD=features_ND[:num_labeled],
             labels_M=labels_M,
             augmented_AD=augmented_AD,
             augmented_labels_A=None if augmented_AD is None else labels_M,

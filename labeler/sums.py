@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 # Elements of one chunk: small enough for a core's cache, large enough to keep a GPU busy.
-CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**23}
+CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+_COPIES = 16  # a pass over float64 copies of the features visits as many times fewer
 
 
 class ClassSums:
@@ -31,14 +32,14 @@ class ClassSums:
 
     def add(self, features_ND: Tensor, classes_N: Tensor, *, sign: int = 1) -> None:
         """Add samples to their classes, or take them away with `sign=-1`."""
-        for rows in chunks(features_ND, copies=8):
+        for rows in chunks(features_ND, width=_COPIES * features_ND.shape[1]):
             self._sums_KD.index_add_(0, classes_N[rows], self._on_grid(features_ND[rows]), alpha=sign)
         self.counts_K.add_(torch.bincount(classes_N, minlength=len(self.counts_K)), alpha=sign)
 
     def move(self, features_ND: Tensor, former_N: Tensor, classes_N: Tensor) -> None:
         """Take the samples whose class changed out of their former class and into their present one."""
         moved_U = (classes_N != former_N).nonzero().flatten()
-        for part in chunks(features_ND, copies=8, rows=len(moved_U)):
+        for part in chunks(features_ND, width=_COPIES * features_ND.shape[1], rows=len(moved_U)):
             rows_U = moved_U[part]
             grid_UD = self._on_grid(features_ND.index_select(0, rows_U))
             self._sums_KD.index_add_(0, classes_N[rows_U], grid_UD)
@@ -56,15 +57,16 @@ class ClassSums:
         return features_BD.to(torch.float64, copy=True).mul_(self._scale).round_()
 
 
-def chunks(features_ND: Tensor, *, num_classes: int = 1, copies: int = 1, rows: int | None = None) -> Iterator[slice]:
-    """Yield the slices of consecutive rows that one pass works on, with up to `num_classes` numbers per row.
+def chunks(features_ND: Tensor, *, width: int | None = None, rows: int | None = None) -> Iterator[slice]:
+    """Yield the slices of consecutive rows that one pass works on.
 
-    `copies` is how many times the pass holds a chunk; `rows` how many rows it visits, all if not given.
+    A row counts `width` numbers, as many as it has features if not given; `rows` are visited, all if not given.
     """
-    budget = CHUNK_ELEMENTS["cuda" if features_ND.is_cuda else "cpu"] // copies
-    size = max(1, budget // max(1, features_ND.shape[1], num_classes))
-    for start in range(0, len(features_ND) if rows is None else rows, size):
-        yield slice(start, start + size)
+    budget = CHUNK_ELEMENTS["cuda" if features_ND.is_cuda else "cpu"]
+    size = max(1, budget // max(1, features_ND.shape[1] if width is None else width))
+    num_rows = len(features_ND) if rows is None else rows
+    for start in range(0, num_rows, size):
+        yield slice(start, min(start + size, num_rows))
 
 
 def largest(features_ND: Tensor, name: str) -> float:

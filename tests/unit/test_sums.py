@@ -53,5 +53,5 @@ def test_chunks_cover_every_row_once() -> None:
     features_ND = torch.zeros(10_001, 700)
     rows = [i for part in chunks(features_ND) for i in range(10_001)[part]]
     assert rows == list(range(10_001))
-    assert max(len(features_ND[part]) for part in chunks(features_ND, num_classes=2**20)) == 1
+    assert max(len(features_ND[part]) for part in chunks(features_ND, width=2**20)) == 1
     assert list(chunks(torch.zeros(0, 3))) == []
