@@ -146,7 +146,7 @@ def _picture(store: ArtifactStore) -> RenderableType:
             role,
             ProgressBar(total=1, completed=status.done, width=30),
             f"{100 * status.done:3.0f} %",
-            f"[{colour}]{status.fate}[/{colour}] {status.doing}",
+            f"[{colour}]{_fate(status)}[/{colour}] {status.doing}",
         )
     versions = list_versions(store)
     if not versions:
@@ -169,8 +169,11 @@ def _say_changes(store: ArtifactStore, console: Console, said: dict[Role, str]) 
         status = present_status(store, role)
         if status is None:
             continue
-        line = f"{role:8s} {100 * status.done:3.0f} %  {status.fate} {status.doing}"
-        key = f"{status.state} {status.doing}"
-        if said.get(role) != key:
-            said[role] = key
-            console.print(line, markup=False)
+        what = f"{_fate(status)} {status.doing}"
+        if said.get(role) != what:
+            said[role] = what
+            console.print(f"{role:8s} {100 * status.done:3.0f} %  {what}", markup=False)
+
+
+def _fate(status: Status) -> str:
+    return status.state if status.fate == status.state else f"{status.fate}, was {status.state}"
