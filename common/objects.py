@@ -56,7 +56,9 @@ _ADVICE = {
     "Permission denied": "choose a directory that this user may write",
     "Read-only file system": "choose a directory that this user may write",
     "Not a directory": "a file is where a directory is needed: move it or choose another directory",
-    "No space left": "free some disk space",
+    "No space left": "free some disk space and start again: nothing that was finished is lost",
+    "Disk quota exceeded": "free some disk space and start again: nothing that was finished is lost",
+    "File too large": "raise the limit on the size of files (ulimit -f), or choose another disk",
     "not valid for store": "correct the store options",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -75,8 +76,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ConfigError: there is no such file or it is not of these kinds.
     """
     if (path / "manifest.json").is_file():
-        attempt = json.loads((path / "manifest.json").read_text())["attempt"]
-        path = path / attempt / "weights.safetensors"
+        path = path / _attempt(path / "manifest.json") / "weights.safetensors"
     if not path.is_file():
         raise ConfigError(f"model.init: {path} is not there; expected scratch, imagenet or the path of a weight file")
     if path.suffix not in (".pth", ".pt", ".safetensors"):
@@ -88,6 +88,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise ConfigError(f"model.init: {path} holds no plain table of tensors; save model.state_dict() alone")
     return content
+
+
+def _attempt(manifest: Path) -> str:
+    try:
+        attempt = json.loads(manifest.read_bytes())["attempt"]
+    except (ValueError, KeyError, TypeError):
+        attempt = None
+    if not isinstance(attempt, str) or not re.fullmatch(r"[A-Za-z0-9-]+", attempt):
+        raise ConfigError(f"model.init: {manifest} is damaged; name another checkpoint, or a weight file")
+    return attempt
 
 
 def _load_pickled(path: Path) -> object:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from aplt.common.records import MetricLog, Stopwatch
 
@@ -32,4 +33,5 @@ def test_metrics_of_two_processes_follow_each_other(tmp_path: Path) -> None:
             log.write("epoch", claim, loss=0.5 * claim)
     lines = [json.loads(line) for line in (tmp_path / "trainer.jsonl").read_text().splitlines()]
     assert [(line["claim"], line["epoch"], line["loss"]) for line in lines] == [(1, 1, 0.5), (2, 2, 1.0)]
-    assert any((tmp_path / "tensorboard" / "trainer").iterdir())
+    events = EventAccumulator(str(tmp_path / "tensorboard" / "trainer")).Reload()
+    assert [(scalar.step, scalar.value) for scalar in events.Scalars("epoch/loss")][-1] == (2, 1.0)
