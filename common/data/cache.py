@@ -59,7 +59,9 @@ class ClipCache:
     @classmethod
     def open(cls, folder: Path) -> ClipCache:
         """Return the cache in `folder`. Raises DataError if it is missing, unfinished, cut off or no cache."""
-        about = json.loads(read_text(folder / ABOUT))
+        about = _about(folder)
+        if about is None:
+            raise DataError(f"{folder / ABOUT} is damaged: {_MEND}")
         if not about["complete"]:
             raise DataError(f"{folder} is not finished: prepare the data again, which goes on where it stopped")
         try:
@@ -122,7 +124,9 @@ class CacheWriter:
     def __enter__(self) -> Self:
         if not self._is_whole():
             self._create()
-        self.complete = json.loads(read_text(self.folder / ABOUT))["complete"]
+        if (about := _about(self.folder)) is None:  # the checksums tell what is there
+            self._write_about(complete=False)
+        self.complete = about is not None and about["complete"]
         self._clips: BinaryIO = (self.folder / CLIPS).open("r+b")
         self._status: BinaryIO = (self.folder / STATUS).open("r+b")
         self._clips_start, self._status_start = _header_bytes(self._clips), _header_bytes(self._status)
@@ -259,8 +263,17 @@ class CacheWriter:
         return [
             about.parent
             for about in sorted(self.folder.parent.glob(f"*/{ABOUT}"))
-            if about.parent != self.folder and json.loads(read_text(about))["settings"] == self.settings
+            if about.parent != self.folder and (_about(about.parent) or {}).get("settings") == self.settings
         ]
+
+
+def _about(folder: Path) -> dict[str, Any] | None:
+    """Return cache.json; None if it is damaged. Raises DataError if it is not there."""
+    try:
+        about = json.loads(read_text(folder / ABOUT))
+    except json.JSONDecodeError:
+        return None
+    return about if isinstance(about, dict) and {"settings", "complete"} <= about.keys() else None
 
 
 def wrong_rows(folder: Path, status: NDArray[Any] | None = None) -> NDArray[np.int64]:

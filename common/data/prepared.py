@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +76,17 @@ def load_truth(prepared: Path) -> NDArray[np.int16]:
 
 
 def read_about(prepared: Path) -> dict[str, Any] | None:
-    """Return prepared.json, which is written last and vouches for everything else; None if it is not there."""
+    """Return prepared.json, which is written last and vouches for everything else; None if it is lost or damaged."""
     path = prepared / PREPARED
     if not path.is_file():
         return None
-    about: dict[str, Any] = json.loads(read_text(path))
-    return about
+    try:
+        about = json.loads(read_text(path))
+    except json.JSONDecodeError:
+        return None
+    known = isinstance(about, dict) and {"digest", "cache", "files"} <= about.keys()
+    # The name of the cache is a digest: it leads nowhere else.
+    return about if known and re.fullmatch(r"[0-9a-f]+", str(about["cache"])) else None
 
 
 def digest(value: object) -> str:

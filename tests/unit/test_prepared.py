@@ -282,6 +282,24 @@ def test_files_changed_by_hand_are_noticed_and_mended(place: Place) -> None:
     PreparedData.open(place.prepared)
 
 
+def test_damaged_descriptions_are_told_and_mended(place: Place) -> None:
+    """prepared.json and cache.json say what the other files are: without them all is checked, and nothing decoded."""
+    place.prepare()
+    digest = PreparedData.open(place.prepared).digest
+    (cache,) = place.prepared.glob("cache/*/cache.json")
+    for path, damaged in (
+        (place.prepared / "prepared.json", "{"),
+        (place.prepared / "prepared.json", '{"digest": "", "files": {}, "cache": "../../elsewhere"}'),
+        (cache, "{"),
+        (cache, "[]"),
+    ):
+        path.write_text(damaged)
+        with pytest.raises(DataError, match="`aplt data prepare CONFIG`"):
+            PreparedData.open(place.prepared)
+        assert place.prepare().decoded_now == 0
+        assert PreparedData.open(place.prepared).digest == digest
+
+
 def test_places_that_cannot_be_used_are_data_errors(place: Place) -> None:
     with pytest.raises(DataError, match="run `aplt data prepare"):
         PreparedData.open(place.prepared)
