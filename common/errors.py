@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+BUG = 70
+"""The exit code of what no user can mend."""
+
 
 class ApltError(Exception):
     """An error that the user can act on. Its one argument is the whole message, so that it survives pickling."""

@@ -26,7 +26,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from aplt.common.errors import ApltError, RunError, StoreError
+from aplt.common.errors import BUG, ApltError, RunError, StoreError
 from aplt.common.store import ArtifactStore
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ class Status(BaseModel):
     ticks: int = 0
     """Grows with real work, not with time: a hung service stops ticking while its heartbeat goes on."""
     beat: int = 0
+    exit_code: int = 0
+    """What a command that watches this service ends with, should the service have failed."""
     updated_at: datetime
 
     @property
@@ -193,7 +195,8 @@ class RoleClaim:
         elif isinstance(error, StopRequestedError | KeyboardInterrupt):
             self._change(state="stopped", doing="on request")
         else:
-            self._change(state="failed", doing=f"{type(error).__name__}: {error}")
+            code = error.exit_code if isinstance(error, ApltError) else BUG
+            self._change(state="failed", doing=f"{type(error).__name__}: {error}", exit_code=code)
         try:
             self._write(self._store if error is None else self._store.with_patience(0))
         except StoreError as second:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from aplt.common.errors import ApltError
+from aplt.common.errors import BUG, ApltError
 from aplt.deploy.commands import config, data, evaluate, init, predict, report, runs, services, store, versions
 
 STARTING = "Start"
@@ -99,7 +99,7 @@ def main() -> None:
             "a run that was going on can be resumed",
             err=True,
         )
-        sys.exit(70)
+        sys.exit(BUG)
 
 
 if __name__ == "__main__":

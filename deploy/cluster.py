@@ -6,38 +6,53 @@ When the service is over, however it ended, the actor takes itself away for good
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import logging
 import os
+import re
+import signal
+import socket
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from aplt.common.errors import ApltError, RunError
-from aplt.common.service import Role
+from aplt.common.service import ROLES, Role, read_status, request_stop
 from aplt.deploy.config import RunConfig
+from aplt.deploy.runs import open_store, records_folder
 
 # A cluster that Ray starts asks for the token in this file; whoever joins must say so before Ray is imported.
 if (Path.home() / ".ray" / "auth_token").exists():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 # Ray starts workers at nice 15 unless told otherwise: on a busy machine a service would starve.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# On Linux, Ray replaces 127.0.0.1 by the host's address and listens there and on 0.0.0.0. With its switch for systems
+# on which it does not, a cluster that this process starts listens on loopback alone.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 import ray
 
 MAX_RESTARTS = 100
 """A service that dies more often than this is not helped by starting it again."""
+PR_SET_PDEATHSIG = 1
+
+logger = logging.getLogger(__name__)
+
+
+class NoClusterError(RunError):
+    """No Ray cluster answers at an address."""
 
 
 class ServiceActor:
     """Runs one service in a thread of an actor process."""
 
     def __init__(self, role: Role, config_json: str) -> None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # A service whose raylet is gone can neither be found nor restarted: it must not stand in the way of the next.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         self._thread = threading.Thread(target=self._run, args=(role, config_json), name=role)
         self._thread.start()
 
@@ -46,17 +61,42 @@ class ServiceActor:
         return os.getpid()
 
     def _run(self, role: Role, config_json: str) -> None:
-        from aplt.deploy.services import run_service  # torch takes seconds to import; the actor answers before that
-
+        config = RunConfig.model_validate_json(config_json)
+        log = records_folder(config) / f"{role}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+        logging.basicConfig(level=logging.INFO, format=layout, filename=log, force=True)
         try:
-            run_service(role, RunConfig.model_validate_json(config_json))
-        except ApltError as error:
-            logging.getLogger(__name__).error("%s", error)
-        except BaseException:
-            traceback.print_exc()
+            _serve(role, config)
+            _end_the_other_if_failed(config, role)
         finally:
             # Anything but a crash of the process is final: Ray must not start the service again.
             ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+
+
+def _serve(role: Role, config: RunConfig) -> None:
+    try:
+        from aplt.deploy.services import run_service  # torch takes seconds; the actor answers before that
+
+        run_service(role, config)
+    except ApltError as error:
+        logger.error("%s", error)
+    except BaseException:
+        logger.exception("the %s failed", role)
+
+
+def _end_the_other_if_failed(config: RunConfig, role: Role) -> None:
+    """Ask the other service to stop if this one failed: alone it would only wait until its deadline."""
+    store = open_store(config)
+    mine = read_status(store, role)
+    if mine is None or mine.state != "failed" or mine.pid != os.getpid():
+        return
+    others = tuple(other for other in ROLES if other != role)
+    deadline = time.monotonic() + 60
+    while (left := present_services(config, others)) and time.monotonic() < deadline:
+        for other in left:
+            request_stop(store, other)
+        time.sleep(0.5)  # it may only just be starting
 
 
 def namespace_of(config: RunConfig) -> str:
@@ -130,9 +170,12 @@ def connected(address: str) -> Iterator[str]:
     """Connect to the cluster at `address` (`local` starts one that ends with the block); yields its address.
 
     Raises:
-        RunError: nothing answers there.
+        NoClusterError: nothing answers there.
     """
+    host_port = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)
     try:
+        if host_port is not None:  # Ray itself would try for minutes
+            socket.create_connection((host_port[1], int(host_port[2])), timeout=5).close()
         context: Any = ray.init(
             address=address,
             include_dashboard=False if address == "local" else None,
@@ -140,8 +183,8 @@ def connected(address: str) -> Iterator[str]:
             logging_level=logging.ERROR,
             configure_logging=True,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RunError(
+    except (OSError, ValueError, RuntimeError) as error:
+        raise NoClusterError(
             f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}. "
             "Start one with `ray start --head`, or use cluster.address: local"
         ) from None
@@ -149,6 +192,12 @@ def connected(address: str) -> Iterator[str]:
         yield str(context.address_info["address"] or address)
     finally:
         ray.shutdown()
+
+
+def fallen_part() -> str | None:
+    """Return the name of a process of the cluster that this process started and that is gone; None if there is none."""
+    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # leaves it to Ray to reap it
+    return None if ended is None else Path(f"/proc/{ended.si_pid}/comm").read_text().strip()
 
 
 def wait_until_gone(config: RunConfig, roles: tuple[Role, ...], *, timeout_s: float) -> list[Role]:

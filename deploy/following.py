@@ -11,11 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from aplt.common.errors import RunError
-from aplt.common.service import ROLES, Role, Status, is_alive, process_exists, read_status
+from aplt.common.service import ROLES, Role, Status, is_alive, read_status
 from aplt.common.store import ArtifactStore
 from aplt.deploy.config import RunConfig
 from aplt.deploy.display import messages, number, output, percent
-from aplt.deploy.runs import run_url
+from aplt.deploy.local import cluster_record, local_cluster
+from aplt.deploy.runs import records_folder, run_url
 from aplt.deploy.summary import print_summary
 from aplt.deploy.versions import list_versions
 
@@ -49,30 +50,48 @@ def follow(store: ArtifactStore, config: RunConfig) -> None:
     """
     where = run_url(config)
     try:
-        _watch(store, messages())
+        _watch(store, config, messages())
     except KeyboardInterrupt:
         messages().print(
             f"\nThe run goes on without this window. Come back with `aplt attach {where}`, "
             f"end it with `aplt stop all {where}`"
         )
         raise
+    error = what_went_wrong(store, config)
+    if error is not None:
+        raise error
+    print_summary(store, output())
+
+
+def what_went_wrong(store: ArtifactStore, config: RunConfig) -> RunError | None:
+    """Return why a run that is not at work is not finished either, with the exit code of the service that failed."""
     statuses = {role: present_status(store, role) for role in ROLES}
     unfinished = [
         f"{role} did not start" if status is None else f"{role} {status.fate} ({status.doing})"
         for role, status in statuses.items()
         if status is None or status.state != "finished"
     ]
-    if unfinished:
-        raise RunError(
-            f"run {store.run} is not finished: {', '.join(unfinished)}. Go on with `aplt launch --resume --cluster ...`"
-        )
-    print_summary(store, output())
+    if not unfinished:
+        return None
+    ended = (cluster_record(store) or {}).get("ended", "")
+    why = f" ({ended})" if "unexpectedly" in ended else ""
+    error = RunError(
+        f"run {store.run} is not finished{why}: {', '.join(unfinished)}. Go on with `aplt launch --resume --cluster "
+        f"...`; logs: {records_folder(config)}"
+    )
+    error.exit_code = max([1, *(status.exit_code for status in statuses.values() if status is not None)])
+    return error
 
 
 def show_status(store: ArtifactStore, config: RunConfig, console: Console) -> None:
     """Print once what both services do and which labels there are."""
     console.print(f"[bold]{run_url(config)}[/bold]")
     console.print(_picture(store))
+    statuses = [present_status(store, role) for role in ROLES]
+    if not any(_at_work(status) for status in statuses) and not _starting(store, statuses):
+        error = what_went_wrong(store, config)
+        if error is not None:
+            console.print(str(error), markup=False)
 
 
 def status_values(store: ArtifactStore) -> dict[str, object]:
@@ -96,16 +115,16 @@ def status_values(store: ArtifactStore) -> dict[str, object]:
     }
 
 
-def _watch(store: ArtifactStore, console: Console) -> None:
+def _watch(store: ArtifactStore, config: RunConfig, console: Console) -> None:
     if console.is_terminal:
         with Live(_picture(store), console=console, refresh_per_second=4) as live:
-            _until_over(store, lambda: live.update(_picture(store)))
+            _until_over(store, config, lambda: live.update(_picture(store)))
     else:
         said: dict[Role, str] = {}
-        _until_over(store, lambda: _say_changes(store, console, said))
+        _until_over(store, config, lambda: _say_changes(store, console, said))
 
 
-def _until_over(store: ArtifactStore, show: Callable[[], None]) -> None:
+def _until_over(store: ArtifactStore, config: RunConfig, show: Callable[[], None]) -> None:
     """Call `show` again and again until no service is at work any more."""
     lost_since: float | None = None
     while True:
@@ -117,7 +136,7 @@ def _until_over(store: ArtifactStore, show: Callable[[], None]) -> None:
             lost_since = None
         elif lost_since is None:
             lost_since = time.monotonic()
-        elif time.monotonic() - lost_since > LOST_S:
+        elif time.monotonic() - lost_since > (0 if _nobody_restarts(store, config, statuses) else LOST_S):
             return
         time.sleep(POLL_S)
 
@@ -129,9 +148,13 @@ def _at_work(status: Status | None) -> bool:
 
 def _starting(store: ArtifactStore, statuses: list[Status | None]) -> bool:
     """Whether a service has not spoken yet, or is between death and restart, while its cluster lives."""
-    cluster = store.read_note("services/cluster.json")
-    waiting = any(status is None or not status.ended for status in statuses)
-    return waiting and bool(cluster) and process_exists(cluster) is True
+    return any(status is None or not status.ended for status in statuses) and local_cluster(store) is not None
+
+
+def _nobody_restarts(store: ArtifactStore, config: RunConfig, statuses: list[Status | None]) -> bool:
+    """Whether the services ran on a local cluster that is gone, and nobody is starting another one."""
+    cluster = cluster_record(store) if config.cluster.address == "local" else None
+    return cluster is not None and local_cluster(store) is None and None not in statuses
 
 
 def _picture(store: ArtifactStore) -> RenderableType:

@@ -19,10 +19,9 @@ from aplt.common.store import ArtifactStore
 from aplt.deploy.config import RunConfig
 from aplt.deploy.display import messages
 from aplt.deploy.following import announce_start, follow
-from aplt.deploy.host import CLUSTER
+from aplt.deploy.local import cluster_lock, cluster_record, local_cluster
 from aplt.deploy.prepare import prepare_if_needed
-from aplt.deploy.runs import RECORD, create_or_resume, open_store, refuse_if_working, run_url
-from aplt.deploy.services import records_folder
+from aplt.deploy.runs import RECORD, create_or_resume, open_store, records_folder, refuse_if_working, run_url
 
 Who = Literal["trainer", "labeler", "all"]
 GRACE_S = 60.0
@@ -43,7 +42,7 @@ def launch(config: RunConfig, *, resume: bool, attach: bool) -> None:
     create_or_resume(config, resume=resume)
     start(config, ROLES)
     where = run_url(config)
-    messages().print(f"[bold]{where}[/bold]: trainer and labeler are at work")
+    messages().print(f"[bold]{where}[/bold]: trainer and labeler are at work; logs: {records_folder(config)}/*.log")
     if attach:
         follow(store, config)
     else:
@@ -54,22 +53,16 @@ def start(config: RunConfig, roles: tuple[Role, ...]) -> None:
     """Start services on the cluster that the configuration names, or on the run's own local one."""
     from aplt.deploy.cluster import connected, start_services  # Ray takes a second to import
 
-    store, address = open_store(config), config.cluster.address
-    announce_start(store, roles)
-    if address == "local":
-        held = local_cluster(store)
-        if held is None:
+    store = open_store(config)
+    with cluster_lock(config, wait=True):  # a local cluster cannot end between these lines
+        refuse_if_working(store, "Watch it with `aplt attach`", roles)
+        announce_start(store, roles)
+        address = local_cluster(store) if config.cluster.address == "local" else config.cluster.address
+        if address is None:
             start_host(config, roles)
             return
-        address = held
-    with connected(address):
-        start_services(config, roles)
-
-
-def local_cluster(store: ArtifactStore) -> str | None:
-    """Return the address of the run's own cluster on this machine, if its host process is alive."""
-    record = store.read_note(CLUSTER)
-    return record["address"] if record and process_exists(record) else None
+        with connected(address):
+            start_services(config, roles)
 
 
 def start_host(config: RunConfig, roles: tuple[Role, ...]) -> None:
@@ -86,7 +79,7 @@ def start_host(config: RunConfig, roles: tuple[Role, ...]) -> None:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            start_new_session=True,  # Ctrl-C ends the command that watches, not the run
+            start_new_session=True,  # Ctrl-C ends the command that watches, not the run; and it ends with its group
         )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -105,7 +98,7 @@ def stop(store: ArtifactStore, config: RunConfig, who: Who, *, grace_s: float = 
     asked = {role: status for role in roles if (status := request_stop(store, role)) is not None}
     between_starts = end_actors(store, config, tuple(role for role in roles if role not in asked))
     for role in between_starts:
-        messages().print(f"{role} of run {store.run} was about to be started again; it is not any more")
+        messages().print(f"{role} of run {store.run} was about to be started again or to end; it is gone now")
     if not asked:
         if not between_starts:
             messages().print(f"no {' or '.join(roles)} of run {store.run} is at work")
@@ -118,8 +111,7 @@ def stop(store: ArtifactStore, config: RunConfig, who: Who, *, grace_s: float = 
                 break
             time.sleep(0.1)
         messages().print(f"{role} of run {store.run} stopped")
-    if config.cluster.address == "local":
-        _wait_for_actors(store, config, tuple(asked))
+    _wait_for_actors(store, config, tuple(asked))
 
 
 def kill(store: ArtifactStore, config: RunConfig, role: Role) -> None:
@@ -133,13 +125,16 @@ def kill(store: ArtifactStore, config: RunConfig, role: Role) -> None:
 
 def end_actors(store: ArtifactStore, config: RunConfig, roles: tuple[Role, ...]) -> list[Role]:
     """End the actors of `roles` on the run's cluster, if it has any; returns those that were there."""
-    from aplt.deploy.cluster import connected, kill_service
-
     address = local_cluster(store) if config.cluster.address == "local" else config.cluster.address
     if address is None or not roles:
         return []
-    with connected(address):
-        return [role for role in roles if kill_service(config, role)]
+    from aplt.deploy.cluster import NoClusterError, connected, kill_service
+
+    try:
+        with connected(address):
+            return [role for role in roles if kill_service(config, role)]
+    except NoClusterError:
+        return []  # a cluster that is gone starts nothing again
 
 
 def restart(store: ArtifactStore, config: RunConfig, who: Who) -> None:
@@ -156,17 +151,21 @@ def roles_of(who: Who) -> tuple[Role, ...]:
 
 def _wait_for_actors(store: ArtifactStore, config: RunConfig, roles: tuple[Role, ...]) -> None:
     """Return when the actors of stopped services are gone, so that they can be started again at once."""
-    from aplt.deploy.cluster import connected, wait_until_gone
-
-    if set(roles) == set(ROLES):
+    local = config.cluster.address == "local"
+    address = local_cluster(store) if local else config.cluster.address
+    cluster = cluster_record(store) if local else None
+    if cluster is not None and set(roles) == set(ROLES):
         deadline = time.monotonic() + GRACE_S
-        while local_cluster(store) is not None and time.monotonic() < deadline:
+        while process_exists(cluster) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return
-    address = local_cluster(store)
-    if address is not None:
-        with connected(address):
-            wait_until_gone(config, roles, timeout_s=GRACE_S)
+    elif address is not None:
+        from aplt.deploy.cluster import NoClusterError, connected, wait_until_gone
+
+        try:
+            with connected(address):
+                wait_until_gone(config, roles, timeout_s=GRACE_S)
+        except NoClusterError:
+            return  # and its actors with it
 
 
 def list_runs(url: str, console: Console) -> None:

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from aplt.common.config import MAY_CHANGE, config_digest, identity
 from aplt.common.data.prepared import PreparedData
 from aplt.common.errors import RunError
-from aplt.common.service import ROLES, is_alive, read_status
+from aplt.common.service import ROLES, Role, is_alive, read_status
 from aplt.common.store import ArtifactStore, split_run_url
 from aplt.deploy.config import RunConfig, load_config, parse_config
 
@@ -30,6 +30,12 @@ def open_store(config: RunConfig) -> ArtifactStore:
 def run_url(config: RunConfig) -> str:
     """Return the address under which every other command finds the run."""
     return f"{config.store.url.rstrip('/')}/{config.run}"
+
+
+def records_folder(config: RunConfig) -> Path:
+    """Return where JSON lines, TensorBoard events and logs go: into the run's folder if it has one, or ./records."""
+    folder = _local_folder(config.store.url)
+    return Path("records") / config.run if folder is None else folder / config.run / "records"
 
 
 def create_or_resume(config: RunConfig, *, resume: bool, join: bool = False) -> ArtifactStore:
@@ -122,9 +128,9 @@ def locate_run(run: str, *, options: Mapping[str, str] | None = None) -> Artifac
     return ArtifactStore(url, name, options=options)
 
 
-def refuse_if_working(store: ArtifactStore, cure: str) -> None:
-    """Raise RunError if a service of the run is alive; `cure` says what to do then."""
-    for role in ROLES:
+def refuse_if_working(store: ArtifactStore, cure: str, roles: tuple[Role, ...] = ROLES) -> None:
+    """Raise RunError if one of these services of the run is alive; `cure` says what to do then."""
+    for role in roles:
         status = read_status(store, role)
         if status is not None and not status.ended and is_alive(status):
             raise RunError(f"run {store.run} is at work: {status.describe()}. {cure}")

@@ -6,8 +6,6 @@ import logging
 import os
 import socket
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from aplt.common.config import config_digest
 from aplt.common.data.prepared import PreparedData
@@ -15,7 +13,7 @@ from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog
 from aplt.common.service import Role, RoleClaim
 from aplt.deploy.config import RunConfig
-from aplt.deploy.runs import code_version, create_or_resume, record_data
+from aplt.deploy.runs import code_version, create_or_resume, record_data, records_folder
 from aplt.labeler.report import write_report
 from aplt.labeler.service import Labeler, label_run
 from aplt.trainer.loop import Trainer, train
@@ -30,9 +28,9 @@ def run_service(role: Role, config: RunConfig) -> None:
         ApltError: what the user can mend; the run can be resumed afterwards.
     """
     store = create_or_resume(config, resume=False, join=True).with_patience(config.store.patience_s)
-    data = PreparedData.open(config.data.prepared)
-    record_data(store, data)
     with RoleClaim(store, role) as claim, MetricLog(records_folder(config), role, claim=claim.number) as log:
+        data = PreparedData.open(config.data.prepared)  # the claim comes first: it tells those who watch what failed
+        record_data(store, data)
         logger.info("%s of run %s, process %d of this role", role, config.run, claim.number)
         provenance = provenance_of(role, config)
         if role == "trainer":
@@ -64,11 +62,3 @@ def provenance_of(role: Role, config: RunConfig) -> Provenance:
         code_version=code_version(),
         created_at=datetime.now(UTC).isoformat(),
     )
-
-
-def records_folder(config: RunConfig) -> Path:
-    """Return where JSON lines and TensorBoard events go: into the run's folder, or ./records if that is not on disk."""
-    url = urlparse(config.store.url)
-    if url.scheme in ("", "file"):
-        return Path(unquote(url.path)) / config.run / "records"
-    return Path("records") / config.run
