@@ -1,4 +1,7 @@
-"""The two services as plain functions: what `aplt train` and `aplt label` run, and what the Ray actors run."""
+"""The two services as plain functions: what `aplt train` and `aplt label` run, and what the Ray actors run.
+
+Each imports only its own side: a service that was killed is back at work as soon as its imports are done.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,16 @@ import logging
 import os
 import socket
 from datetime import UTC, datetime
+from typing import Any
 
 from aplt.common.config import config_digest
 from aplt.common.data.prepared import PreparedData
 from aplt.common.manifest import Provenance
 from aplt.common.records import MetricLog
 from aplt.common.service import Role, RoleClaim
+from aplt.common.store import ArtifactStore
 from aplt.deploy.config import RunConfig
 from aplt.deploy.runs import code_version, create_or_resume, record_data, records_folder
-from aplt.labeler.report import write_report
-from aplt.labeler.service import Labeler, label_run
-from aplt.trainer.loop import Trainer, train
 
 logger = logging.getLogger(__name__)
 
@@ -33,23 +35,23 @@ def run_service(role: Role, config: RunConfig) -> None:
         record_data(store, data)
         logger.info("%s of run %s, process %d of this role", role, config.run, claim.number)
         provenance = provenance_of(role, config)
-        if role == "trainer":
-            train(
-                Trainer(
-                    config=config,
-                    plan=config.plan(),
-                    store=store,
-                    data=data,
-                    claim=claim,
-                    provenance=provenance,
-                    log=log,
-                )
-            )
-        else:
-            labeler = Labeler.of(config=config, store=store, data=data, claim=claim, provenance=provenance, log=log)
-            label_run(labeler)
-            claim.working("summary and pictures", 1.0)
-            write_report(store, config, data)
+        share = _train if role == "trainer" else _label
+        share(config=config, store=store, data=data, claim=claim, provenance=provenance, log=log)
+
+
+def _train(*, config: RunConfig, **tools: Any) -> None:
+    from aplt.trainer.loop import Trainer, train
+
+    train(Trainer(config=config, plan=config.plan(), **tools))
+
+
+def _label(*, config: RunConfig, store: ArtifactStore, data: PreparedData, claim: RoleClaim, **tools: Any) -> None:
+    from aplt.labeler.report import write_report
+    from aplt.labeler.service import Labeler, label_run
+
+    label_run(Labeler.of(config=config, store=store, data=data, claim=claim, **tools))
+    claim.working("summary and pictures", 1.0)
+    write_report(store, config, data)
 
 
 def provenance_of(role: Role, config: RunConfig) -> Provenance:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from aplt.common.errors import ConfigError
 from aplt.common.models.classifier import VideoClassifier
-from aplt.common.models.resnet import tsm_resnet18, tsn_resnet18
 from aplt.common.models.tiny import tiny_tsm
 from aplt.common.models.weights import imagenet_file, load_weights
 
 __all__ = ["MODELS", "VideoClassifier", "build_model"]
 
+
+def _resnet18(*, num_classes: int, shift: bool) -> VideoClassifier:
+    from aplt.common.models.resnet import resnet18  # torchvision takes as long to import as torch
+
+    return resnet18(num_classes=num_classes, shift=shift)
+
+
 MODELS: dict[str, Callable[..., VideoClassifier]] = {
     "tiny_tsm": tiny_tsm,
-    "tsm_resnet18": tsm_resnet18,
-    "tsn_resnet18": tsn_resnet18,
+    "tsm_resnet18": partial(_resnet18, shift=True),
+    "tsn_resnet18": partial(_resnet18, shift=False),
 }
 
 

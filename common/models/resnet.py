@@ -8,14 +8,12 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from aplt.common.models.classifier import VideoClassifier, temporal_shift
 
 
-def tsm_resnet18(*, num_classes: int) -> VideoClassifier:
-    """Return ResNet-18 with a residual shift in every block (Lin et al. 2019)."""
-    return VideoClassifier(ResNet18(shift=True), feature_dim=512, num_classes=num_classes)
+def resnet18(*, num_classes: int, shift: bool) -> VideoClassifier:
+    """Return ResNet-18 with a residual shift in every block (TSM, Lin et al. 2019).
 
-
-def tsn_resnet18(*, num_classes: int) -> VideoClassifier:
-    """Return ResNet-18 that looks at each frame alone (TSN, Wang et al. 2016)."""
-    return VideoClassifier(ResNet18(shift=False), feature_dim=512, num_classes=num_classes)
+    Without it, one that looks at each frame alone (TSN, Wang et al. 2016).
+    """
+    return VideoClassifier(ResNet18(shift=shift), feature_dim=512, num_classes=num_classes)
 
 
 class ResNet18(ResNet):  # type: ignore[misc]  # torchvision is untyped
