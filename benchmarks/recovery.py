@@ -32,7 +32,11 @@ from aplt.deploy.runs import open_store
 from aplt.deploy.synthetic import make_clips
 
 ray = cluster.ray
-IMPORTS = "import aplt.deploy.services"
+IMPORTS: dict[Role, str] = {
+    "trainer": "import aplt.deploy.services, aplt.trainer.loop",
+    "labeler": "import aplt.deploy.services, aplt.labeler.report, aplt.labeler.service",
+}
+POLL_S = 0.02
 
 
 class Empty:
@@ -76,7 +80,7 @@ def aplt(*arguments: str) -> subprocess.Popen[bytes]:
 def seconds_until(condition: Callable[[], bool], since: float) -> float:
     """Return how long after `since` the condition holds."""
     while not condition():
-        time.sleep(0.005)
+        time.sleep(POLL_S)
     return time.monotonic() - since
 
 
@@ -97,10 +101,10 @@ def recovery(store: ArtifactStore, role: Role, again: Callable[[], object]) -> f
     return seconds_until(lambda: newest(store, role) > before, start)
 
 
-def start_alone() -> float:
+def start_alone(role: Role) -> float:
     """Return the seconds that Python takes to start and to import what a service imports."""
     start = time.monotonic()
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+    subprocess.run([sys.executable, "-c", IMPORTS[role]], check=True)
     return time.monotonic() - start
 
 
@@ -112,7 +116,7 @@ def empty_restart() -> float:
     os.kill(pid, signal.SIGKILL)
     start = time.monotonic()
     while ray.get(actor.pid.remote()) == pid:
-        time.sleep(0.005)
+        time.sleep(POLL_S)
     took = time.monotonic() - start
     ray.kill(actor)
     return took
@@ -137,7 +141,7 @@ def main() -> None:
         services = [aplt(commands[role], "--quiet", str(plain)) for role in ROLES]
         for _ in range(args.repeats):
             for role in ROLES:
-                note("start alone", start_alone())
+                note(f"{role}, start alone", start_alone(role))
                 note(
                     f"{role}, without Ray",
                     recovery(store, role, lambda role=role: services.append(aplt(commands[role], "-q", str(plain)))),
@@ -154,15 +158,16 @@ def main() -> None:
         with cluster.connected(record["address"]):
             for _ in range(args.repeats):
                 for role in ROLES:
-                    note("start alone, on Ray", empty_restart() + start_alone())
+                    note(f"{role}, start alone, on Ray", empty_restart() + start_alone(role))
                     note(f"{role}, on Ray", recovery(store, role, lambda: None))
         aplt("stop", "all", f"{folder}/runs/on_ray").wait()
 
-    print(f"{'':24}{'median s':>10}{'fastest s':>11}{'of the start alone':>20}")
+    print(f"{'':30}{'median s':>10}{'fastest s':>11}{'of the start alone':>20}")
     for name, took in times.items():
-        alone = times["start alone, on Ray" if name.endswith("on Ray") else "start alone"]
+        role, *_, where = name.split(", ")
+        alone = times[f"{role}, start alone" + (", on Ray" if where == "on Ray" else "")]
         ratio = statistics.median(took) / statistics.median(alone)
-        print(f"{name:24}{statistics.median(took):10.2f}{min(took):11.2f}{ratio:20.2f}")
+        print(f"{name:30}{statistics.median(took):10.2f}{min(took):11.2f}{ratio:20.2f}")
 
 
 if __name__ == "__main__":
