@@ -24,7 +24,7 @@ demo: setup  ## the main job on made-up clips: two services, a classifier, a tab
 test: setup lint  ## everything: style, types, imports, all tests
 	$(BIN)/pytest
 
-quick: setup  ## all but the integration tests, about 80 s
+quick: setup  ## all but the integration tests, about 100 s
 	$(BIN)/pytest -m "not slow and not ray and not gpu"
 
 soak: setup  ## kill both services of one run 50 times at random, and see that nothing comes of it (some minutes)
