@@ -104,7 +104,7 @@ def refused(services: Services, code: int, *arguments: str) -> str:
 
 
 def test_a_run_whose_services_and_whose_ray_are_killed_is_the_same_run(
-    services: Services, write_config: WriteConfig, launched: list[ArtifactStore], tmp_path: Path
+    services: Services, write_config: WriteConfig, launched: list[ArtifactStore]
 ) -> None:
     path = write_config(schedule=LONG_ENOUGH)
     expected = services.contents(services.run(path, "run=undisturbed"))
@@ -112,26 +112,12 @@ def test_a_run_whose_services_and_whose_ray_are_killed_is_the_same_run(
     store = services.store(path)
     launched.append(store)
     services.finish(services.command("launch", "--cluster", str(path), "--detach"))
-    with (tmp_path / "stranger.log").open("wb") as log:
-        stranger = subprocess.Popen(
-            [sys.executable, "-c", f"import ray; ray.init({cluster_record(store)['address']!r})"],
-            env={"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
-            stdout=log,
-            stderr=log,
-        )
     host = host_of(store)
-    cluster = members(host)
-    assert {"raylet", "gcs_server"} <= set(cluster.values())
-    assert [(name, listening(pid)) for pid, name in cluster.items() if not all(map(on_loopback, listening(pid)))] == []
-    assert any(listening(pid) for pid in cluster)
-
     services.wait_for(lambda: store.evaluations.exists(1))
     kill_both(store)
     services.wait_for(lambda: claims(store) == {2})  # Ray has started both again
     kill_both(store)  # while they recover
     services.wait_for(lambda: claims(store) == {3})
-    assert stranger.wait(120) != 0
-    assert "InvalidAuthToken" in (tmp_path / "stranger.log").read_text()
 
     os.kill(host, signal.SIGKILL)
     services.wait_for(lambda: not members(host))
@@ -150,6 +136,29 @@ def test_a_run_whose_services_and_whose_ray_are_killed_is_the_same_run(
         assert status is not None
         assert (status.state, status.claim) == ("finished", 4)
     services.wait_for(lambda: not members(host_of(store)))
+
+
+def test_a_local_cluster_listens_on_loopback_alone_and_asks_for_its_token(
+    services: Services, write_config: WriteConfig, launched: list[ArtifactStore], tmp_path: Path
+) -> None:
+    path = write_config(schedule=ENDLESS, trainer={"keep_checkpoints": "needed"})
+    store = services.store(path)
+    launched.append(store)
+    services.finish(services.command("launch", "--cluster", str(path), "--detach"))
+    cluster = members(host_of(store))
+    assert {"raylet", "gcs_server"} <= set(cluster.values())
+    assert [(name, listening(pid)) for pid, name in cluster.items() if not all(map(on_loopback, listening(pid)))] == []
+    assert any(listening(pid) for pid in cluster)
+
+    with (tmp_path / "stranger.log").open("wb") as log:
+        stranger = subprocess.Popen(
+            [sys.executable, "-c", f"import ray; ray.init({cluster_record(store)['address']!r})"],
+            env={"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+            stdout=log,
+            stderr=log,
+        )
+    assert stranger.wait(120) != 0
+    assert "InvalidAuthToken" in (tmp_path / "stranger.log").read_text()
 
 
 def test_either_side_is_stopped_and_restarted_alone(
