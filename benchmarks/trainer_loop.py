@@ -55,7 +55,7 @@ def made_up_data(folder: Path, config: RunConfig, num_clips: int) -> PreparedDat
     with CacheWriter(folder / "cache", settings=settings, identities=[[row] for row in range(num_clips)]) as cache:
         for row in range(num_clips):
             pixels = random.integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
-            cache.add(row, Frames(pixels, fps=30.0, nframes=frames))
+            cache.add(row, Frames(pixels, fps=30.0, nframes=frames, width=size, height=size))
         cache.finish()
     labeled = np.arange(num_clips // 10, dtype=np.int32)
     return PreparedData(

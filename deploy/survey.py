@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from aplt.common.data.adapters import VIDEO_EXTENSIONS, SourceClip, read_folder, read_table
+from aplt.common.data.adapters import VIDEO_EXTENSIONS, read_folder, read_table
 from aplt.common.data.decode import decode_clips
 from aplt.common.data.frames import Frames, FrameSpec, Job
+from aplt.common.data.source import SourceClip
 from aplt.common.errors import DataError
 
 # How people write the subject into file names, most specific first.
@@ -123,7 +124,8 @@ def open_clip(job: Job, spec: FrameSpec) -> Frames:
     import decord
 
     reader = decord.VideoReader(job.path, num_threads=1)
-    return Frames(reader[0].asnumpy()[None], float(reader.get_avg_fps()), len(reader))
+    frame = reader[0].asnumpy()
+    return Frames(frame[None], float(reader.get_avg_fps()), len(reader), frame.shape[1], frame.shape[0])
 
 
 def _names_subjects(pattern: str, class_of_stem: Sequence[tuple[str, str]]) -> bool:
@@ -150,8 +152,7 @@ def _probe(root: Path, videos: Sequence[str]) -> tuple[list[tuple[int, int]], li
     spec = FrameSpec(num_frames=1, size=1)
     for job, outcome in decode_clips(jobs, spec=spec, workers=1, timeout_s=PROBE_TIMEOUT_S, decoder=open_clip):
         if isinstance(outcome, Frames):
-            height, width = outcome.frames_FHWC.shape[1:3]
-            sizes.append((width, height))
+            sizes.append((outcome.width, outcome.height))
             lengths.append(outcome.nframes)
         else:
             unreadable[videos[job.index]] = outcome.reason

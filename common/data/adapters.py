@@ -8,9 +8,10 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import cast, get_args
 
+from aplt.common.data.source import Part, SourceClip
 from aplt.common.errors import DataError
 
 VIDEO_EXTENSIONS = frozenset(
@@ -33,19 +34,6 @@ VIDEO_EXTENSIONS = frozenset(
 )
 COLUMNS = ("path", "clip", "label", "group", "split", "start", "end")
 FEW = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceClip:
-    """A clip as the data set describes it."""
-
-    clip_id: str
-    video: str
-    label: str | None
-    group: str = ""
-    split: str = ""
-    start: int | None = None
-    end: int | None = None
 
 
 def read_folder(root: Path, *, group_regex: str | None = None) -> list[SourceClip]:
@@ -224,15 +212,16 @@ def _table_clip(row: dict[str, str], where: str, group_regex: str | None) -> Sou
     start, end = _frame(row.get("start", ""), where), _frame(row.get("end", ""), where)
     if start is not None and end is not None and end < start:
         raise DataError(f"{where}: the clip ends at frame {end}, before its start at frame {start}")
-    if row.get("split", "") not in ("", "train", "test"):
-        raise DataError(f"{where}: split is {row['split']!r}, expected train or test")
+    split = row.get("split", "")
+    if split not in get_args(Part):
+        raise DataError(f"{where}: split is {split!r}, expected train, val or test")
     part = "" if start is None and end is None else f"@{start or 0}-{'' if end is None else end}"
     return SourceClip(
         clip_id=_stem(video) + part,
         video=video,
         label=row["label"] or None,
         group=row.get("group") or _group(video, group_regex),
-        split=row.get("split", ""),
+        split=cast("Part", split),
         start=start,
         end=end,
     )

@@ -35,7 +35,16 @@ CLIPS, STATUS, FAILURES, ABOUT, IDENTITIES = (
 )
 DECODED = 1
 _MEND = "run `aplt data prepare CONFIG`, which decodes again what is missing or damaged"
-ROW = np.dtype([("state", "<u4"), ("checksum", "<u4"), ("fps", "<f4"), ("nframes", "<i4")])
+ROW = np.dtype(
+    [
+        ("state", "<u4"),
+        ("checksum", "<u4"),
+        ("fps", "<f4"),
+        ("nframes", "<i4"),
+        ("width", "<i4"),
+        ("height", "<i4"),
+    ]
+)
 
 
 class ClipCache:
@@ -169,7 +178,7 @@ class CacheWriter:
     def add(self, row: int, outcome: Frames | Failure) -> None:
         """Keep what came of one clip."""
         if isinstance(outcome, Frames):
-            self._write(row, outcome.frames_FHWC, outcome.fps, outcome.nframes)
+            self._write(row, outcome)
             self.failures.pop(row, None)
             return
         self.failures[row] = outcome
@@ -212,14 +221,15 @@ class CacheWriter:
         about = {"settings": self.settings, "num_clips": len(self._identities), "complete": complete}
         write_text(self.folder / ABOUT, json.dumps(about, indent=2) + "\n")
 
-    def _write(self, row: int, frames_FHWC: NDArray[np.uint8], fps: float, nframes: int) -> None:
+    def _write(self, row: int, clip: Frames) -> None:
+        frames_FHWC = clip.frames_FHWC
         if frames_FHWC.shape != self._row_shape or frames_FHWC.dtype != np.uint8:
             raise ValueError(f"expected uint8 frames {self._row_shape}, got {frames_FHWC.dtype} {frames_FHWC.shape}")
         data = np.ascontiguousarray(frames_FHWC).data
         self._clips.seek(self._clips_start + row * self._row_bytes)
         self._clips.write(data)
         self._clips.flush()
-        self.status[row] = (DECODED, zlib.crc32(data), fps, nframes)
+        self.status[row] = (DECODED, zlib.crc32(data), clip.fps, clip.nframes, clip.width, clip.height)
         self._status.seek(self._status_start + row * ROW.itemsize)
         self._status.write(self.status[row].tobytes())
         self._status.flush()
@@ -257,7 +267,8 @@ class CacheWriter:
                 if old is None or status[old]["state"] != DECODED or self.status[row]["state"] == DECODED:
                     continue
                 if zlib.crc32(clips[old].data) == status[old]["checksum"]:
-                    self._write(row, clips[old], float(status[old]["fps"]), int(status[old]["nframes"]))
+                    _, _, fps, nframes, width, height = status[old].tolist()
+                    self._write(row, Frames(clips[old], fps, nframes, width, height))
 
     def _with_equal_settings(self) -> list[Path]:
         return [

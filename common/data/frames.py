@@ -50,6 +50,9 @@ class Frames:
     fps: float
     nframes: int
     """Frames of the whole file."""
+    width: int
+    """Of the file, upright, in pixels."""
+    height: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,8 @@ def decode_clip(job: Job, spec: FrameSpec) -> Frames:
     needed, repeats = np.unique(indices, return_inverse=True)
     scaled = reader.get_batch(needed).asnumpy()
     square = _place(scaled, content_width, spec.size)
-    return Frames(square[repeats], fps if math.isfinite(fps) and fps > 0 else 0.0, nframes)
+    fps = fps if math.isfinite(fps) and fps > 0 else 0.0
+    return Frames(square[repeats], fps, nframes, width, height)
 
 
 def _content_size(width: int, height: int, spec: FrameSpec) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aplt.common.data.adapters import SourceClip, class_names, read_folder, read_table
+from aplt.common.data.adapters import class_names, read_folder, read_table
 from aplt.common.data.cache import DECODED, CacheWriter, frame_spec
 from aplt.common.data.decode import Decoder, decode_clips
 from aplt.common.data.frames import Failure, Fit, Job
@@ -34,6 +34,7 @@ from aplt.common.data.prepared import (
     digest,
     read_about,
 )
+from aplt.common.data.source import SourceClip
 from aplt.common.data.splits import LabeledRule, TestRule, draw_labeled, draw_test, require_labeled_classes
 from aplt.common.errors import DataError
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from aplt.common.data.adapters import SourceClip, class_names, read_folder, read_table
+from aplt.common.data.adapters import class_names, read_folder, read_table
+from aplt.common.data.source import SourceClip
 from aplt.common.errors import DataError
 
 
@@ -127,7 +128,7 @@ def test_the_regular_expression_names_groups_where_the_table_does_not(tmp_path: 
         ("path,label\n1.mp4,a\n1.mp4,b\n", "'1' for 1.mp4 and 1.mp4"),
         ("path,label\n1.mp4,Nod\n2.mp4,nod\n", "differ only in case"),
         ("path,label\n1.mp4,\n2.mp4,\n", "has 0 classes"),
-        ("path,label,split\n1.mp4,a,val\n", "split is 'val', expected train or test"),
+        ("path,label,split\n1.mp4,a,dev\n", "split is 'dev', expected train, val or test"),
         ("path,label,start,end\n1.mp4,a,9,3\n", "ends at frame 3, before its start at frame 9"),
         ("path,label,start\n1.mp4,a,-1\n", "frame '-1' is not a whole number"),
         ("path,label,end\n1.mp4,a,1.5\n", "frame '1.5' is not a whole number"),

@@ -30,7 +30,7 @@ def writer(folder: Path, *names: str, settings: dict[str, Any] | None = None) ->
 
 def clip(seed: int) -> Frames:
     pixels = np.random.default_rng(seed).integers(0, 255, (4, 6, 6, 3), dtype=np.uint8)
-    return Frames(pixels, 25.0, seed + 10)
+    return Frames(pixels, 25.0, seed + 10, 64, 48)
 
 
 def fill(folder: Path, *names: str) -> NDArray[np.uint8]:
@@ -216,7 +216,7 @@ def test_too_little_space_is_said_before_decoding(tmp_path: Path) -> None:
 
 def test_frames_of_another_shape_are_refused(tmp_path: Path) -> None:
     with writer(tmp_path / "key") as cache, pytest.raises(ValueError, match="expected uint8 frames"):
-        cache.add(0, Frames(np.zeros((4, 6, 7, 3), np.uint8), 25.0, 4))
+        cache.add(0, Frames(np.zeros((4, 6, 7, 3), np.uint8), 25.0, 4, 64, 48))
 
 
 def test_the_description_says_what_the_cache_holds(tmp_path: Path) -> None:

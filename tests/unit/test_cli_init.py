@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from aplt.common.data.adapters import SourceClip
 from aplt.common.data.prepare import PrepareProgress
+from aplt.common.data.source import SourceClip
 from aplt.deploy import survey
 from aplt.deploy.cli import app
 from aplt.deploy.config import load_config

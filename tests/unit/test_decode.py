@@ -36,7 +36,7 @@ def fake(job, spec):
         os._exit(7)
     if job.path == "raise":
         raise RuntimeError("two\\nlines")
-    return Frames(np.full((spec.num_frames, spec.size, spec.size, 3), job.index, np.uint8), 25.0, 9)
+    return Frames(np.full((spec.num_frames, spec.size, spec.size, 3), job.index, np.uint8), 25.0, 9, 64, 48)
 """
 
 

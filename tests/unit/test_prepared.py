@@ -44,7 +44,7 @@ def paint(job, spec):
         ctypes.PyDLL(None).sleep(600)  # native code that keeps all other Python code from running
     shape = (spec.num_frames, spec.size, spec.size, 3)
     pixels = np.random.default_rng(zlib.crc32(text.encode())).integers(0, 255, shape)
-    return Frames(pixels.astype(np.uint8), 29.97, 40)
+    return Frames(pixels.astype(np.uint8), 29.97, 40, 64, 48)
 alive = None
 def paint_alive(job, spec):
     global alive

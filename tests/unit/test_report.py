@@ -57,7 +57,7 @@ def prepare(folder: Path, *, names: tuple[str, ...] = NAMES, known: bool = True)
     settings = {"num_segments": 4, "frames_per_segment": 2, "size": 16, "fit": "crop"}
     with CacheWriter(folder / "cache", settings=settings, identities=[[clip.clip_id] for clip in manifest]) as cache:
         for row, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (30, 8, 16, 16, 3), dtype=np.uint8)):
-            cache.add(row, Frames(pixels, 15.0, 8))
+            cache.add(row, Frames(pixels, 15.0, 8, 64, 48))
         cache.finish()
     return PreparedData(
         manifest=manifest,
