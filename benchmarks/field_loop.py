@@ -256,7 +256,7 @@ def field_settings(config: RunConfig, workers: int) -> dict[str, Any]:
     truth = load_truth(config.data.prepared)
 
     def clips(rows: Any) -> dict[str, Any]:
-        paths = [str(config.data.root / data.manifest[row].video) for row in rows]
+        paths = [str(config.data.root / data.manifest.video[row]) for row in rows]
         return {"paths": paths, "labels": truth[rows].tolist()}
 
     first, every = config.schedule.warmup_epochs, config.schedule.phase_epochs

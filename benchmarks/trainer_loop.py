@@ -24,7 +24,7 @@ import torch
 
 from aplt.common.data.cache import CacheWriter, ClipCache
 from aplt.common.data.frames import Frames
-from aplt.common.data.manifest import Clip
+from aplt.common.data.manifest import Clip, Manifest
 from aplt.common.data.prepared import PreparedData
 from aplt.common.device import pick_device, use_threads
 from aplt.common.records import MetricLog
@@ -59,7 +59,7 @@ def made_up_data(folder: Path, config: RunConfig, num_clips: int) -> PreparedDat
         cache.finish()
     labeled = np.arange(num_clips // 10, dtype=np.int32)
     return PreparedData(
-        manifest=tuple(Clip(clip_id=str(row), video=str(row)) for row in range(num_clips)),
+        manifest=Manifest.of(Clip(clip_id=str(row), video=str(row)) for row in range(num_clips)),
         class_names=tuple(map(str, range(CLASSES))),
         labeled_rows_M=labeled,
         labels_M=(labeled % CLASSES).astype(np.int16),

@@ -163,7 +163,7 @@ def _write_sheets(
             c,
             subtitle=f"run {summary['run']} · newest labels, made from epoch {labels.epoch}",
             class_names=tuple(summary["classes"]),
-            clip_ids=tuple(clip.clip_id for clip in data.manifest),
+            clip_ids=tuple(data.manifest.clip_id),
             truth=truth,
             read=read,
         )

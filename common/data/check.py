@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aplt.common.data.cache import DECODED, STATUS, wrong_rows
-from aplt.common.data.manifest import read_csv
+from aplt.common.data.manifest import read_columns
 from aplt.common.data.prepared import QUARANTINE, PreparedData, read_about
 
 
@@ -45,25 +45,28 @@ def check(*, root: Path, prepared: Path, min_labels: int = 2) -> list[Finding]:
 
 
 def _files(data: PreparedData, root: Path, prepared: Path) -> Iterator[Finding]:
-    gone = tuple(clip.clip_id for clip in data.manifest if not (root / clip.video).is_file())
+    videos = {video: (root / video).is_file() for video in set(data.manifest.video)}
+    clips = zip(data.manifest.clip_id, data.manifest.video, strict=True)
+    gone = tuple(clip_id for clip_id, video in clips if not videos[video])
     if gone:
         yield Finding("missing", "warning", f"{len(gone)} videos are no longer in {root}", gone)
-    bad = [(row["clip_id"], row["reason"]) for row in read_csv(prepared / QUARANTINE, ("clip_id", "reason"))]
-    for reason, count in Counter(reason for _, reason in bad).most_common():
-        names = tuple(clip_id for clip_id, why in bad if why == reason)
-        yield Finding("quarantined", "warning", f"{count} clips are left out: {reason}", names)
+    left_out: dict[str, list[str]] = defaultdict(list)
+    for clip_id, reason in zip(*read_columns(prepared / QUARANTINE, ("clip_id", "reason")), strict=True):
+        left_out[reason].append(clip_id)
+    for reason, names in sorted(left_out.items(), key=lambda item: -len(item[1])):
+        yield Finding("quarantined", "warning", f"{len(names)} clips are left out: {reason}", tuple(names))
 
 
 def _pixels(data: PreparedData, folder: Path) -> Iterator[Finding]:
     status = np.load(folder / STATUS)
     wrong = wrong_rows(folder, status)
     if len(wrong):
-        damaged = tuple(data.manifest[row].clip_id for row in wrong)
+        damaged = tuple(data.manifest.clip_id[row] for row in wrong)
         yield Finding("damaged", "error", f"{len(damaged)} clips in {folder} are damaged: prepare again", damaged)
     whole = np.setdiff1d(np.flatnonzero(status["state"] == DECODED), wrong)
     for rows in _equal_rows(data, whole, status["checksum"]):
-        names = tuple(data.manifest[row].clip_id for row in rows)
-        if len({data.manifest[row].split for row in rows}) > 1:
+        names = tuple(data.manifest.clip_id[row] for row in rows)
+        if len({data.manifest.split[row] for row in rows}) > 1:
             yield Finding("leak", "warning", f"{' and '.join(names)} are the same, for training and for testing", names)
         else:
             yield Finding("duplicate", "warning", f"{' and '.join(names)} are the same", names)
@@ -88,8 +91,8 @@ def _labels(data: PreparedData, min_labels: int) -> Iterator[Finding]:
 
 
 def _groups(data: PreparedData) -> Iterator[Finding]:
-    groups = {split: {clip.group for clip in data.manifest if clip.split == split} for split in ("train", "test")}
-    shared = tuple(sorted((groups["train"] & groups["test"]) - {""}))
+    groups = set(zip(data.manifest.split, data.manifest.group, strict=True))
+    shared = tuple(sorted(group for part, group in groups if part == "test" and group and ("train", group) in groups))
     if shared:
         message = f"{len(shared)} groups are in the training and in the test set: accuracy is not that of new subjects"
         yield Finding("shared group", "warning", message, shared)

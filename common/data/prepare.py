@@ -20,7 +20,7 @@ from aplt.common.data.adapters import class_names, read_folder, read_table
 from aplt.common.data.cache import DECODED, CacheWriter, frame_spec
 from aplt.common.data.decode import Decoder, decode_clips
 from aplt.common.data.frames import Failure, Fit, Job
-from aplt.common.data.manifest import Clip, Split, csv_text, manifest_text, read_text, write_text
+from aplt.common.data.manifest import Clip, csv_text, manifest_text, read_text, write_text
 from aplt.common.data.prepared import (
     CLASSES,
     LABELED,
@@ -34,7 +34,7 @@ from aplt.common.data.prepared import (
     digest,
     read_about,
 )
-from aplt.common.data.source import SourceClip
+from aplt.common.data.source import Part, SourceClip
 from aplt.common.data.splits import LabeledRule, TestRule, draw_labeled, draw_test, require_labeled_classes
 from aplt.common.errors import DataError
 
@@ -239,7 +239,7 @@ def _quarantine(bad: Mapping[str, str]) -> str:
     return csv_text(("clip_id", "reason"), bad.items())
 
 
-def _row(clip: SourceClip, status: np.void, split: Split) -> Clip:
+def _row(clip: SourceClip, status: np.void, split: Part) -> Clip:
     decoded = status["state"] == DECODED
     return Clip(
         clip_id=clip.clip_id,
@@ -248,7 +248,10 @@ def _row(clip: SourceClip, status: np.void, split: Split) -> Clip:
         end=clip.end,
         fps=(round(float(status["fps"]), 3) or None) if decoded else None,
         nframes=int(status["nframes"]) if decoded else None,
+        width=int(status["width"]) if decoded else None,
+        height=int(status["height"]) if decoded else None,
         group=clip.group,
+        recording=clip.recording,
         split=split,
     )
 

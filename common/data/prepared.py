@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aplt.common.data.cache import ClipCache
-from aplt.common.data.manifest import Clip, read_csv, read_manifest, read_text
+from aplt.common.data.manifest import Manifest, read_columns, read_manifest, read_text
 from aplt.common.errors import DataError
 
 PREPARED = "prepared.json"
@@ -29,7 +29,7 @@ VISIBLE = (MANIFEST, CLASSES, QUARANTINE, LABELED, UNLABELED, SPLIT)  # all but 
 class PreparedData:
     """What the services see of the data. Labels of other clips than the labelled ones are not in it."""
 
-    manifest: tuple[Clip, ...]
+    manifest: Manifest
     class_names: tuple[str, ...]
     labeled_rows_M: NDArray[np.int32]
     labels_M: NDArray[np.int16]
@@ -50,16 +50,18 @@ class PreparedData:
                 raise DataError(f"{prepared / name} was changed by hand or is being rewritten: prepare the data again")
         manifest = read_manifest(prepared / MANIFEST)
         names = tuple(json.loads(read_text(prepared / CLASSES)))
-        row_of = {clip.clip_id: row for row, clip in enumerate(manifest)}
-        labeled = read_csv(prepared / LABELED, ("clip_id", "label"))
-        bad = {row["clip_id"] for row in read_csv(prepared / QUARANTINE, ("clip_id", "reason"))}
+        row_of = {clip_id: row for row, clip_id in enumerate(manifest.clip_id)}
+        number_of = {name: number for number, name in enumerate(names)}
+        labeled, labels = read_columns(prepared / LABELED, ("clip_id", "label"))
+        bad = set(read_columns(prepared / QUARANTINE, ("clip_id", "reason"))[0])
         unlabeled = read_text(prepared / UNLABELED).split("\n")[:-1]
-        test = [row for row, clip in enumerate(manifest) if clip.split == "test" and clip.clip_id not in bad]
+        parts = enumerate(zip(manifest.clip_id, manifest.split, strict=True))
+        test = [row for row, (clip_id, part) in parts if part == "test" and clip_id not in bad]
         return cls(
             manifest=manifest,
             class_names=names,
-            labeled_rows_M=np.array([row_of[row["clip_id"]] for row in labeled], dtype=np.int32),
-            labels_M=np.array([names.index(row["label"]) for row in labeled], dtype=np.int16),
+            labeled_rows_M=np.array([row_of[clip_id] for clip_id in labeled], dtype=np.int32),
+            labels_M=np.array([number_of[label] for label in labels], dtype=np.int16),
             unlabeled_rows_N=np.array([row_of[clip_id] for clip_id in unlabeled], dtype=np.int32),
             test_rows_T=np.array(test, dtype=np.int32),
             clips=ClipCache.open(prepared / "cache" / about["cache"]),
@@ -71,8 +73,9 @@ def load_truth(prepared: Path) -> NDArray[np.int16]:
     """Return the class of every manifest row, -1 where unknown. For evaluation alone: it shows every label."""
     manifest = read_manifest(prepared / MANIFEST)
     names = {name: number for number, name in enumerate(json.loads(read_text(prepared / CLASSES)))}
-    known = {row["clip_id"]: names[row["label"]] for row in read_csv(prepared / TRUTH, ("clip_id", "label"))}
-    return np.array([known.get(clip.clip_id, -1) for clip in manifest], dtype=np.int16)
+    clip_ids, labels = read_columns(prepared / TRUTH, ("clip_id", "label"))
+    known = {clip_id: names[label] for clip_id, label in zip(clip_ids, labels, strict=True)}
+    return np.array([known.get(clip_id, -1) for clip_id in manifest.clip_id], dtype=np.int16)
 
 
 def read_about(prepared: Path) -> dict[str, Any] | None:

@@ -152,7 +152,10 @@ def export(
     version = pick_version(store, version)
     target = Path(f"{store.run}-labels-v{version}.csv") if out is None else out
     data = PreparedData.open(config.data.prepared)
-    clips = [(clip.clip_id, str(config.data.root / clip.video)) for clip in data.manifest]
+    clips = [
+        (clip_id, str(config.data.root / video))
+        for clip_id, video in zip(data.manifest.clip_id, data.manifest.video, strict=True)
+    ]
     labels = store.labels.load(version)
     with open_output(target, force=force) as file:
         write_csv(file, EXPORT_COLUMNS, export_rows(labels, clips, list(data.class_names)))

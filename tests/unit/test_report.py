@@ -19,7 +19,7 @@ from aplt.common.artifacts import Evaluation, LabelVersion
 from aplt.common.config import BaseRunConfig, DataConfig, MethodConfig, ScheduleConfig, StoreConfig
 from aplt.common.data.cache import CacheWriter, ClipCache
 from aplt.common.data.frames import Frames
-from aplt.common.data.manifest import Clip, csv_text, manifest_text, write_text
+from aplt.common.data.manifest import Clip, Manifest, csv_text, manifest_text, write_text
 from aplt.common.data.prepared import CLASSES, MANIFEST, TRUTH, PreparedData
 from aplt.common.manifest import Provenance
 from aplt.common.store import ArtifactStore
@@ -49,7 +49,7 @@ def config_of(prepared: Path, *, uses_labels: bool = True) -> BaseRunConfig:
 
 def prepare(folder: Path, *, names: tuple[str, ...] = NAMES, known: bool = True) -> PreparedData:
     """Write what `load_truth` reads, and return 30 clips: rows 0-5 labelled, 6-23 unlabelled, 24-29 test."""
-    manifest = tuple(Clip(clip_id=f"c{i:02d}", video=f"c{i:02d}.mp4") for i in range(30))
+    manifest = Manifest.of(Clip(clip_id=f"c{i:02d}", video=f"c{i:02d}.mp4") for i in range(30))
     write_text(folder / MANIFEST, manifest_text(manifest))
     write_text(folder / CLASSES, json.dumps(names))
     truth = [(clip.clip_id, names[i % len(names)]) for i, clip in enumerate(manifest)] if known else []
