@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import median
 
-from aplt.common.data.adapters import VIDEO_EXTENSIONS, read_folder, read_table
+from aplt.common.data.datasets.folder import read_folder
+from aplt.common.data.datasets.table import read_table
 from aplt.common.data.decode import decode_clips
+from aplt.common.data.files import VIDEO_EXTENSIONS
 from aplt.common.data.frames import Frames, FrameSpec, Job
 from aplt.common.data.source import SourceClip
 from aplt.common.errors import DataError

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aplt.common.data.adapters import class_names, read_folder, read_table
 from aplt.common.data.cache import DECODED, CacheWriter, frame_spec
+from aplt.common.data.datasets import read_source
 from aplt.common.data.decode import Decoder, decode_clips
 from aplt.common.data.frames import Failure, Fit, Job
 from aplt.common.data.manifest import Clip, csv_text, manifest_text, read_text, write_text
@@ -106,8 +106,8 @@ def prepare(
         raise DataError(f"data.prepared {prepared} lies inside data.root {root}: nothing is written there, move it out")
     with _locked(prepared, lambda: report(PrepareProgress("waiting", 0, 0))):
         report(PrepareProgress("scanning", 0, 0))
-        source = _read(root, adapter, labels, group_regex)
-        names = class_names(source)
+        found = read_source(adapter, root, labels=labels, group_regex=group_regex)
+        source, names = found.clips, [kind.name for kind in found.classes]
         train, test_ids, drawn = _draw(source, test=test, labeled=labeled, seed=seed)
         require_labeled_classes(names, drawn, where="in the split")
         settings = {"num_segments": num_segments, "frames_per_segment": frames_per_segment, "size": size, "fit": fit}
@@ -190,14 +190,6 @@ def _locked(prepared: Path, waiting: Callable[[], None]) -> Iterator[None]:
             waiting()
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _read(root: Path, adapter: str, labels: Path | None, group_regex: str | None) -> list[SourceClip]:
-    if adapter == "folder":
-        return read_folder(root, group_regex=group_regex)
-    if labels is None:
-        raise DataError("data.adapter csv needs data.labels: the path of the table")
-    return read_table(root, labels, group_regex=group_regex)
 
 
 def _draw(

@@ -49,3 +49,5 @@ class Source:
     classes: tuple[SourceClass, ...]
     notes: tuple[str, ...] = ()
     """What was left out or looks odd, a line each, for people."""
+    missing: tuple[str, ...] = ()
+    """Ids of clips that the lists name and that are left out, because their video is not there."""

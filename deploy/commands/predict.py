@@ -72,7 +72,7 @@ def _format_of(out: Path | None) -> Format:
 
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     """Yield files as they are given and the videos of folders in order; what does not exist is left to the decoder."""
-    from aplt.common.data.adapters import VIDEO_EXTENSIONS
+    from aplt.common.data.files import VIDEO_EXTENSIONS
 
     for path in paths:
         if path.is_dir():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from aplt.common.data.adapters import read_table
+from aplt.common.data.datasets.table import read_table
 from aplt.common.errors import ApltError, ConfigError, CorruptArtifactError, DataError
 from aplt.common.manifest import ArtifactManifest, Provenance, describe_object, write_manifest
 from aplt.common.models.weights import read_weights

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from aplt.common.data.adapters import class_names, read_folder, read_table
+from aplt.common.data.datasets.dataset import class_names
+from aplt.common.data.datasets.folder import read_folder
+from aplt.common.data.datasets.table import read_table
 from aplt.common.data.source import SourceClip
 from aplt.common.errors import DataError
 

@@ -1,0 +1,71 @@
+"""What all data sets have in common: the table, options, subsets, missing videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dataset_copies
+import pytest
+
+from aplt.common.data.datasets import read_source
+from aplt.common.data.source import SourceClass, SourceClip
+from aplt.common.data.subsets import most_frequent
+from aplt.common.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("name", "subset", "options", "message"),
+    [
+        ("ma53", None, {}, "no data set 'ma53': expected one of ma52, "),
+        ("ma52", "ma13", {}, "no subset 'ma13': expected ma12, top:K"),
+        ("ma52", "top:0", {}, "no subset 'top:0'"),
+        ("folder", "ma12", {}, "no subset 'ma12': expected top:K"),
+        ("ma52", "top:13", {}, "subset top:13: 13 classes were asked for, but only 12 have 1 clips or more"),
+        ("ma52", None, {"fold": 1}, "option fold of data set ma52 does not exist; its options are exclude"),
+        ("ma52", None, {"exclude": [-1]}, "option exclude.0 of data set ma52 is -1: "),
+        ("ma52", None, {"exclude": [52]}, "exclude names class 52, but there are only 0 to 51"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    tmp_path: Path, name: str, subset: str | None, options: Mapping[str, object], message: str
+) -> None:
+    root = dataset_copies.ma52(tmp_path, videos=False)
+    with pytest.raises(DataError, match=message):
+        read_source(name, root, subset=subset, options=options)
+
+
+def test_clips_without_a_video_are_left_out_and_counted(tmp_path: Path) -> None:
+    root = dataset_copies.ma52(tmp_path, videos=False)
+    (root / "train/0003_01_0001.mp4").unlink()
+    (root / "val/0003_02_0002.mp4").unlink()
+    (root / "val/0007_02_0006.mp4").unlink()
+    source = read_source("ma52", root)
+    assert source.missing == ("0003_01_0001", "0003_02_0002", "0007_02_0006")
+    assert len(source.clips) == 21
+    assert f"train: 1 of 12 clips have no video below {root} ('0003_01_0001')" in source.notes
+    assert f"val: 2 of 12 clips have no video below {root} ('0003_02_0002', '0007_02_0006')" in source.notes
+
+
+def test_a_root_without_any_video_says_where_they_were_looked_for(tmp_path: Path) -> None:
+    root = dataset_copies.ma52(tmp_path, videos=False)
+    for path in root.rglob("*.mp4"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"none of the 24 clips that MA-52 lists has a video below .*data check ma52"):
+        read_source("ma52", root)
+
+
+def test_the_most_frequent_classes_are_counted_in_the_pool_alone() -> None:
+    kinds = [SourceClass(name=name, number=number, original=name) for number, name in enumerate("abcd")]
+    labels = {"train": "aabbbccd", "val": "cdd", "test": "aaaaaaa"}
+    clips = [
+        SourceClip(clip_id=f"{part}{place}", video="x", label=label, split=part)  # type: ignore[arg-type]
+        for part, text in labels.items()
+        for place, label in enumerate(text)
+    ]
+    assert most_frequent(clips, kinds, count=1) == (1,)  # b, c and d have 3 each: the lower number wins
+    assert most_frequent(clips, kinds, count=3) == (1, 2, 3)
+    assert most_frequent(clips, kinds, count=2, exclude={1}) == (2, 3)
+    assert most_frequent(clips, kinds, count=1, pool=("train", "val", "test")) == (0,)
+    with pytest.raises(DataError, match="4 classes were asked for, but only 3 have 3 clips or more"):
+        most_frequent(clips, kinds, count=4, min_count=3)
