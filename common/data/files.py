@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from aplt.common.errors import DataError
@@ -82,10 +83,18 @@ class Tree:
     def video(self, stem: str, *, near: str = "") -> str:
         """Return the video whose name without its ending is `stem`, relative to the root; "" if there is none.
 
-        Of several, it is one whose folders hold the word `near`, then the one with the shortest path.
+        Of several, it is one in a folder named `near`, or one whose name holds it, or the one with the shortest path.
         """
-        found = self._videos.get(stem, ())
-        return min(found, key=lambda path: (near not in os.path.dirname(path), len(path), path), default="")
+
+        def rank(path: str) -> tuple[bool, bool, int, str]:
+            folder = os.path.dirname(path)
+            return near not in folder.split(os.sep), near not in folder, len(path), path
+
+        return min(self._videos.get(stem, ()), key=rank, default="")
+
+    def videos(self) -> list[str]:
+        """Return all videos, relative to the root."""
+        return [path for paths in self._videos.values() for path in paths]
 
     def list_file(self, name: str) -> Path | None:
         """Return the file `name`; None if there is none.
@@ -101,9 +110,13 @@ class Tree:
             )
         return found[0] if found else None
 
-    def list_files(self, wanted: Callable[[str], bool]) -> list[Path]:
-        """Return the files, other than videos, whose names are `wanted`, sorted by name; of equal ones, one."""
-        found = (self.list_file(name) for name in sorted(self._others) if wanted(name))
+    def list_files(self, pattern: re.Pattern[str]) -> list[Path]:
+        """Return the files, other than videos, whose whole name fits, sorted by name; of equal ones, one.
+
+        Raises:
+            DataError: there are several of one name that differ.
+        """
+        found = (self.list_file(name) for name in sorted(self._others) if pattern.fullmatch(name))
         return [path for path in found if path is not None]
 
 

@@ -6,14 +6,20 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from aplt.common.data.comparison import Comparison
 from aplt.common.data.datasets.dataset import Dataset, Listing, Options
 from aplt.common.data.datasets.folder import FOLDER
+from aplt.common.data.datasets.hmdb51 import HMDB51
+from aplt.common.data.datasets.imigue import IMIGUE
+from aplt.common.data.datasets.kinetics400 import KINETICS400
 from aplt.common.data.datasets.ma52 import MA52
+from aplt.common.data.datasets.smg import SMG
 from aplt.common.data.datasets.table import TABLE
+from aplt.common.data.datasets.ucf101 import UCF101
 from aplt.common.data.files import some
 from aplt.common.data.source import Part, Source, SourceClass, SourceClip
 from aplt.common.data.subsets import Subset, most_frequent
@@ -21,6 +27,11 @@ from aplt.common.errors import DataError
 
 DATASETS: Mapping[str, Dataset[Any]] = {
     "ma52": MA52,
+    "imigue": IMIGUE,
+    "smg": SMG,
+    "ucf101": UCF101,
+    "hmdb51": HMDB51,
+    "kinetics400": KINETICS400,
     "folder": FOLDER,
     "csv": TABLE,
 }
@@ -49,12 +60,11 @@ def read_source(
         DataError: no such data set, subset or option; lists that are missing or have faults; or no video at all.
     """
     dataset = _dataset(name)
-    own = {key: value for key, value in (("labels", labels), ("group_regex", group_regex)) if value is not None}
-    chosen = _options(name, {**(options or {}), **own})
+    chosen = _options(name, options, labels, group_regex)
     rule = None if subset is None else _subset(name, subset)
     listing: Listing = dataset.read(root, chosen)
-    known = [clip for clip in listing.clips if clip.split not in listing.hidden]
-    notes = [*listing.notes, *_hidden(listing)]
+    known = [clip for clip in listing.clips if clip.split not in listing.left_out]
+    notes = [*listing.notes, *_left_out(listing)]
     classes = _without(listing.classes, chosen)
     if rule is not None:
         classes, note = _choose(known, classes, rule, subset or "")
@@ -76,16 +86,54 @@ def read_source(
     )
 
 
+def check_source(
+    name: str,
+    root: Path,
+    *,
+    options: Mapping[str, object] | None = None,
+    labels: Path | None = None,
+    group_regex: str | None = None,
+) -> Comparison:
+    """Compare what the annotation files below `root` say with the published numbers. Videos need not be there.
+
+    The arguments are those of `read_source`.
+
+    Raises:
+        DataError: no such data set or option, or lists that are missing or have faults.
+    """
+    dataset = _dataset(name)
+    chosen = _options(name, options, labels, group_regex)
+    listing: Listing = dataset.read(root, chosen)
+    listed = Counter(clip.split for clip in listing.clips)
+    there = Counter(clip.split for clip in listing.clips if clip.video)
+    missing: dict[Part, list[str]] = defaultdict(list)
+    for clip in listing.clips:
+        if there and not clip.video and clip.split not in listing.left_out:
+            missing[clip.split].append(clip.clip_id)
+    notes = [*listing.notes, *_left_out(listing)]
+    if dataset.counts and "test" not in listed:
+        notes.append("test: no list of it is there, so it was not compared")
+    return Comparison(
+        title=dataset.title,
+        root=str(root),
+        counts=tuple(dataset.counts(listing, chosen)) if dataset.counts else (),
+        clips={part: (listed[part], there[part]) for part in get_args(Part) if part in listed},
+        missing={part: tuple(ids) for part, ids in missing.items()},
+        notes=tuple(notes),
+    )
+
+
 def _dataset(name: str) -> Dataset[Any]:
     if name not in DATASETS:
         raise DataError(f"there is no data set {name!r}: expected one of {', '.join(DATASETS)}")
     return DATASETS[name]
 
 
-def _options(name: str, given: Mapping[str, object]) -> Options:
+def _options(name: str, given: Mapping[str, object] | None, labels: Path | None, group_regex: str | None) -> Options:
     kind = _dataset(name).options
+    own = {key: value for key, value in (("labels", labels), ("group_regex", group_regex)) if value is not None}
     try:
-        options: Options = kind.model_validate(given)
+        options: Options = kind.model_validate({**(given or {}), **own})
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(map(str, first["loc"]))
@@ -129,9 +177,13 @@ def _choose(
     return tuple(kind for kind in classes if kind.number in numbers), note
 
 
-def _hidden(listing: Listing) -> list[str]:
+def _left_out(listing: Listing) -> list[str]:
     count = Counter(clip.split for clip in listing.clips)
-    return [f"{part}: {count[part]} clips are left out, because their labels are not public" for part in listing.hidden]
+    return [
+        f"{part or 'no part'}: {count[part]} clips are left out, because {reason}"
+        for part, reason in listing.left_out.items()
+        if count[part]
+    ]
 
 
 def _missing(wanted: Sequence[SourceClip], missing: Sequence[SourceClip], root: Path) -> list[str]:
@@ -140,6 +192,6 @@ def _missing(wanted: Sequence[SourceClip], missing: Sequence[SourceClip], root: 
     for clip in missing:
         by_part[clip.split].append(clip.clip_id)
     return [
-        f"{part or 'all'}: {len(ids)} of {total[part]} clips have no video below {root} ({some(ids)})"
+        f"{part or 'no part'}: {len(ids)} of {total[part]} clips have no video below {root} ({some(ids)})"
         for part, ids in by_part.items()
     ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from aplt.common.data.comparison import Count
 from aplt.common.data.files import some
 from aplt.common.data.source import Part, SourceClass, SourceClip
 from aplt.common.data.subsets import Subset
@@ -37,27 +38,9 @@ class Listing:
     """All clips, also those whose video is not there: `video` is "" then."""
     classes: tuple[SourceClass, ...]
     """In the order of their numbers."""
-    hidden: Collection[Part] = ()
-    """Parts whose labels are not public."""
+    left_out: Mapping[Part, str] = field(default_factory=dict)
+    """Parts that are not used, and why."""
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Count:
-    """A published number beside the one that was found."""
-
-    table: str
-    """What it belongs to, such as "clips per class"."""
-    what: str
-    expected: int
-    found: int
-    at_most: bool = False
-    """Whether fewer is no fault."""
-
-    @property
-    def agrees(self) -> bool:
-        """Whether the number found is the published one."""
-        return self.found <= self.expected if self.at_most else self.found == self.expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +54,9 @@ class Dataset(Generic[AnyOptions]):
     counts: Callable[[Listing, AnyOptions], list[Count]] | None = None
     """Compares with what is published; None where nothing is."""
     subsets: Mapping[str, Subset] = field(default_factory=dict)
+
+
+NO_LABELS = "their labels are not public"
 
 
 def class_names(clips: Sequence[SourceClip]) -> list[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from aplt.common.data.comparison import Count
 from aplt.common.data.datasets import published
-from aplt.common.data.datasets.dataset import Count, Dataset, Listing, Options, checked
+from aplt.common.data.datasets.dataset import NO_LABELS, Dataset, Listing, Options, checked
 from aplt.common.data.files import Tree, numbered_lines
 from aplt.common.data.source import Part, SourceClass, SourceClip
 from aplt.common.data.subsets import Subset
@@ -37,11 +38,11 @@ def _read(root: Path, options: Options) -> Listing:
                 "repository) anywhere below data.root"
             )
     tested = {clip.label for clip in clips if clip.split == "test"}
-    hidden: tuple[Part, ...] = ("test",) if tested == {classes[0].name} else ()
+    left_out: dict[Part, str] = {"test": NO_LABELS} if tested == {classes[0].name} else {}
     return Listing(
         clips=checked(clips, [kind.name for kind in classes], f"MA-52 in {root}"),
         classes=classes,
-        hidden=hidden,
+        left_out=left_out,
     )
 
 
