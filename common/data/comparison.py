@@ -48,19 +48,33 @@ class Comparison:
         """The counts that differ from the published ones."""
         return tuple(count for count in self.counts if not count.agrees)
 
+    @property
+    def ok(self) -> bool:
+        """Whether the lists agree with what is published, and no video of clips that are used is missing."""
+        return not self.differences and not self.missing
 
-def comparison_lines(comparison: Comparison, *, shown: int = SHOWN) -> list[str]:
-    """Return what people read: a line per table, the first differences, missing videos per part, and a verdict."""
-    lines = [f"{comparison.title} in {comparison.root}"]
-    for table, number in Counter(count.table for count in comparison.counts).items():
-        wrong = [count for count in comparison.differences if count.table == table]
-        lines.append(f"{table}: " + (f"{len(wrong)} of {number} differ" if wrong else f"{number} of {number} agree"))
-        lines += _first([_difference(count) for count in wrong], shown)
-    for part, (listed, there) in comparison.clips.items():
-        lines.append(f"{part or 'no part'}: {listed} clips listed, {there} have their video")
-        lines += _first([f"no video: {clip_id}" for clip_id in comparison.missing.get(part, ())], shown)
-    lines += [f"note: {note}" for note in comparison.notes]
-    return [*lines, _verdict(comparison)]
+    def lines(self, *, shown: int = SHOWN) -> list[str]:
+        """Return what people read: a line per table, the first differences, missing videos per part, and a verdict."""
+        lines = [f"{self.title} in {self.root}"]
+        for table, number in Counter(count.table for count in self.counts).items():
+            wrong = [count for count in self.differences if count.table == table]
+            lines.append(
+                f"{table}: " + (f"{len(wrong)} of {number} differ" if wrong else f"{number} of {number} agree")
+            )
+            lines += _first([_difference(count) for count in wrong], shown)
+        for part, (listed, there) in self.clips.items():
+            lines.append(f"{part or 'no part'}: {listed} clips listed, {there} have their video")
+            lines += _first([f"no video: {clip_id}" for clip_id in self.missing.get(part, ())], shown)
+        lines += [f"note: {note}" for note in self.notes]
+        return [*lines, self._verdict()]
+
+    def _verdict(self) -> str:
+        faults = []
+        if self.differences:
+            faults.append(f"{len(self.differences)} of {len(self.counts)} numbers differ from the published")
+        if missing := sum(map(len, self.missing.values())):
+            faults.append(f"{missing} clips have no video")
+        return "; ".join(faults) or "OK"
 
 
 def _first(lines: list[str], shown: int) -> list[str]:
@@ -70,12 +84,3 @@ def _first(lines: list[str], shown: int) -> list[str]:
 
 def _difference(count: Count) -> str:
     return f"{count.what}: {count.found}, published {'at most ' if count.at_most else ''}{count.expected}"
-
-
-def _verdict(comparison: Comparison) -> str:
-    faults = []
-    if comparison.differences:
-        faults.append(f"{len(comparison.differences)} of {len(comparison.counts)} numbers differ from the published")
-    if missing := sum(map(len, comparison.missing.values())):
-        faults.append(f"{missing} clips have no video")
-    return "; ".join(faults) or "OK"

@@ -90,7 +90,8 @@ class Tree:
             folder = os.path.dirname(path)
             return near not in folder.split(os.sep), near not in folder, len(path), path
 
-        return min(self._videos.get(stem, ()), key=rank, default="")
+        found = self._videos.get(stem, ())
+        return found[0] if len(found) == 1 else min(found, key=rank, default="")
 
     def videos(self) -> list[str]:
         """Return all videos, relative to the root."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import dataset_copies
 import pytest
 
-from aplt.common.data.datasets import read_source
+from aplt.common.data.datasets import check_source, read_source
 from aplt.common.data.source import SourceClass, SourceClip
 from aplt.common.data.subsets import most_frequent
 from aplt.common.errors import DataError
@@ -53,6 +54,47 @@ def test_a_root_without_any_video_says_where_they_were_looked_for(tmp_path: Path
         path.unlink()
     with pytest.raises(DataError, match=r"none of the 24 clips that MA-52 lists has a video below .*data check ma52"):
         read_source("ma52", root)
+
+
+def test_odd_names_and_files_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
+    root = dataset_copies.ma52(tmp_path, videos=False)
+    expected = read_source("ma52", root)
+    for name in (b"latin-\xe9.mp4", b"line\nbreak.mp4", b"._0003_01_0001.mp4", b"0003_01_0001.mp4.part"):
+        (root / os.fsdecode(name)).touch()
+    (root / "__MACOSX/train").mkdir(parents=True)
+    (root / "__MACOSX/train/._0003_01_0001.mp4").touch()
+    (root / "gone.mp4").symlink_to(root / "nowhere")
+    assert read_source("ma52", root) == expected
+
+
+def test_of_two_copies_of_a_video_the_one_in_the_folder_of_its_part_is_taken(tmp_path: Path) -> None:
+    root = dataset_copies.ma52(tmp_path, videos=False)
+    expected = read_source("ma52", root)
+    for part in ("a", "val"):
+        dataset_copies.write(root / part / "0003_01_0001.mp4", "")
+    assert read_source("ma52", root) == expected
+
+
+def test_a_folder_that_cannot_be_read_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, scan = dataset_copies.ma52(tmp_path, videos=False), os.scandir
+
+    def refuse(path: str) -> object:  # permissions do not stop a superuser
+        if os.path.basename(path) == "val":
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"/val cannot be read \(Permission denied\): allow it, or move it out"):
+        read_source("ma52", root)
+
+
+def test_nothing_is_written_below_the_root(tmp_path: Path) -> None:
+    for name in ("ma52", "imigue", "smg", "ucf101", "hmdb51", "kinetics400"):
+        root = getattr(dataset_copies, name)(tmp_path / name, videos=False)
+        before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+        read_source(name, root)
+        check_source(name, root)
+        assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
 def test_the_most_frequent_classes_are_counted_in_the_pool_alone() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,13 @@ def test_folders_are_classes_and_clips_may_lie_deeper(tmp_path: Path) -> None:
         SourceClip(clip_id="wave/s1_01", video="wave/s1_01.mp4", label="wave", group="s1"),
     ]
     assert class_names(clips) == ["nöd", "wave"]
+
+
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    root = touch(tmp_path, os.fsdecode(b"caf\xe9/1 \xff.mp4"), "wave/1.mp4")
+    (clip, _) = read_folder(root)
+    assert os.fsencode(clip.video) == b"caf\xe9/1 \xff.mp4"
+    assert (root / clip.video).is_file()
 
 
 def test_links_are_followed_once(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import dataset_copies
 import full_lists
 import pytest
 
-from aplt.common.data.comparison import comparison_lines
 from aplt.common.data.datasets import DATASETS, check_source
 from aplt.common.data.datasets.dataset import Listing
 from aplt.common.data.datasets.published import table
@@ -57,8 +56,8 @@ def test_complete_lists_are_ok_without_any_video(tmp_path: Path, name: str, numb
     comparison = check_source(name, write(tmp_path))
     assert len(comparison.counts) == numbers
     assert not comparison.differences
-    assert not comparison.missing
-    lines = comparison_lines(comparison)
+    assert comparison.ok
+    lines = comparison.lines()
     assert lines[0] == f"{DATASETS[name].title} in {tmp_path}"
     assert lines[-1] == "OK"
 
@@ -75,7 +74,7 @@ def test_other_folds_and_pools_have_their_own_numbers(tmp_path: Path) -> None:
 def test_a_clip_that_is_not_there_is_named_by_part_and_class(tmp_path: Path) -> None:
     path = full_lists.ma52(tmp_path) / "val_list_videos.txt"
     path.write_bytes(b"\n".join(path.read_bytes().splitlines()[:-1]))
-    lines = comparison_lines(check_source("ma52", tmp_path))
+    lines = check_source("ma52", tmp_path).lines()
     assert lines[1:] == [
         "clips per part: 1 of 3 differ",
         "  val: 5585, published 5586",
@@ -139,7 +138,7 @@ def test_the_short_test_list_of_the_challenges_is_ok(tmp_path: Path) -> None:
 
 def test_too_many_clips_of_a_class_of_kinetics_are_named(tmp_path: Path) -> None:
     full_lists.kinetics400(tmp_path, per_class=51)
-    lines = comparison_lines(check_source("kinetics400", tmp_path), shown=1)
+    lines = check_source("kinetics400", tmp_path).lines(shown=1)
     assert lines[2] == "  val: 20400, published at most 19907"
     assert lines[4:6] == [
         "  val, class 0 (abseiling): 51, published at most 50",
@@ -152,9 +151,10 @@ def test_missing_videos_are_listed_by_part(tmp_path: Path) -> None:
     (root / "val/0003_02_0002.mp4").unlink()
     (root / "test/test0000.mp4").unlink()
     comparison = check_source("ma52", root)
+    assert not comparison.ok
     assert comparison.missing == {"val": ("0003_02_0002",)}
     assert comparison.clips == {"train": (12, 12), "val": (12, 11), "test": (2, 1)}
-    lines = comparison_lines(comparison)
+    lines = comparison.lines()
     place = lines.index("val: 12 clips listed, 11 have their video")
     assert lines[place + 1] == "  no video: 0003_02_0002"
     assert lines[-1] == "107 of 107 numbers differ from the published; 1 clips have no video"
@@ -163,7 +163,7 @@ def test_missing_videos_are_listed_by_part(tmp_path: Path) -> None:
 def test_own_clips_are_ok_if_they_can_be_read(tmp_path: Path) -> None:
     for name in ("a/1.mp4", "b/1.mp4"):
         dataset_copies.write(tmp_path / name, "")
-    lines = comparison_lines(check_source("folder", tmp_path))
+    lines = check_source("folder", tmp_path).lines()
     assert lines[1:] == ["no part: 2 clips listed, 2 have their video", "OK"]
 
 
