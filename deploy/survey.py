@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import median
 
+import numpy as np
+
 from aplt.common.data.datasets.folder import read_folder
 from aplt.common.data.datasets.table import read_table
 from aplt.common.data.decode import decode_clips
@@ -122,12 +124,13 @@ def find_group_regex(class_of_stem: Sequence[tuple[str, str]]) -> str | None:
 
 
 def open_clip(job: Job, spec: FrameSpec) -> Frames:
-    """Return the first frame as it is stored and the length of a clip. Runs in a decoding process."""
+    """Return the size and length of a clip, and a grey pixel. Runs in a decoding process."""
     import decord
 
     reader = decord.VideoReader(job.path, num_threads=1)
-    frame = reader[0].asnumpy()
-    return Frames(frame[None], float(reader.get_avg_fps()), len(reader), frame.shape[1], frame.shape[0])
+    height, width = reader[0].shape[:2]
+    pixel = np.full((1, 1, 1, 3), 128, np.uint8)
+    return Frames(pixel, float(reader.get_avg_fps()), len(reader), width, height)
 
 
 def _names_subjects(pattern: str, class_of_stem: Sequence[tuple[str, str]]) -> bool:

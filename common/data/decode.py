@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
-from aplt.common.data.frames import Failure, Fit, Frames, FrameSpec, Job, Uint8, decode_clip
+import numpy as np
+
+from aplt.common.data.frames import ClipDecoder, Failure, Fit, Frames, FrameSpec, Job, Uint8
 from aplt.common.errors import DataError
 
 START_S = 300.0  # importing the decoder over a busy network disk; no clip is judged by it
 SPARE_S = 10.0
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+DEPTH = 2  # jobs that a worker has at a time: it decodes the next one while the frames of the last one are fetched
 # Not by multiprocessing, whose workers import the main module anew: in a script without `if __name__ == "__main__":`
 # they would do all over again what the script does, and wait for the lock that it holds.
-START = "import sys; sys.path[:] = sys.argv[3:]; from aplt.common.data.decode import serve; serve(*sys.argv[1:3])"
+START = "import sys; sys.path[:] = sys.argv[4:]; from aplt.common.data.decode import serve; serve(*sys.argv[1:4])"
+
+NOTHING = np.empty(0, dtype=np.uint8)
 
 Decoder = Callable[[Job, FrameSpec], Frames]
 
@@ -37,27 +45,30 @@ def decode_clips(
 ) -> Generator[tuple[Job, Frames | Failure]]:
     """Yield every job with its frames or the reason why there are none, in the order in which they finish.
 
+    Jobs of one video go to one worker, in the order of their starts, as long as there are other videos for the others.
+
     Args:
-        jobs: Taken one by one, as workers become free.
+        jobs: Clips.
         spec: Frames to keep.
         workers: Processes.
         timeout_s: A worker that needs longer for one clip is killed and replaced.
-        decoder: Importable function that the workers run, `decode_clip` if not given.
+        decoder: Importable, picklable, called in the workers; a `ClipDecoder` if not given. Its frames have the
+            shape that `spec` says.
 
     Raises:
         DataError: the processes cannot start.
     """
-    waiting = iter(jobs)
-    pool = [_Worker(spec, timeout_s, decoder or decode_clip) for _ in range(workers)]
+    queue, decoder = _Queue(jobs), decoder or ClipDecoder()
+    pool = [_Worker(spec, timeout_s, decoder) for _ in range(workers)]
     try:
         while True:
-            for worker in [worker for worker in pool if worker.idle]:
-                job = next(waiting, None)
-                if job is None:
-                    pool.remove(worker)
-                    worker.kill()
-                else:
-                    worker.give(job)
+            for depth in range(DEPTH):
+                for worker in pool:
+                    if worker.started and len(worker.jobs) == depth and queue.num_jobs > depth * len(pool):
+                        worker.give(queue.take(worker.video))
+            for worker in [worker for worker in pool if worker.started and not worker.jobs]:
+                pool.remove(worker)
+                worker.kill()
             if not pool:
                 return
             first_deadline = min(worker.deadline for worker in pool)
@@ -66,12 +77,12 @@ def decode_clips(
                 sent = worker.pipe.poll()
                 if not sent and time.monotonic() < worker.deadline:
                     continue
-                job = worker.job
-                outcome = worker.receive() if sent else worker.overrun()
+                done = worker.receive() if sent else worker.overrun()
                 if worker.dead:
-                    pool[place] = _Worker(spec, timeout_s, decoder or decode_clip)
-                if job is not None and outcome is not None:
-                    yield job, outcome
+                    queue.put_back(worker.jobs)
+                    pool[place] = _Worker(spec, timeout_s, decoder)
+                if done is not None:
+                    yield done
     finally:
         for worker in pool:
             worker.kill()
@@ -95,10 +106,11 @@ def decode_files(
             yield paths[job.index], outcome.frames_FHWC if isinstance(outcome, Frames) else outcome.reason
 
 
-def serve(pipe_number: str, parent: str) -> None:
+def serve(pipe_number: str, memory_number: str, parent: str) -> None:
     """Decode what comes through the pipe until it closes. What a worker process runs.
 
-    The first message says what to run; the answer is None, or why the decoder cannot be loaded.
+    The first message says what to run; the answer is None, or why the decoder cannot be loaded. Frames go through the
+    shared memory, into one place after the other, and all else through the pipe.
     """
     # What ends the parent (strictly, the thread that started this) ends this process, even if it hangs in native code.
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -110,16 +122,47 @@ def serve(pipe_number: str, parent: str) -> None:
         silent = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
-        pipe.send(_load() if decoder is decode_clip else None)
+        pipe.send(_load() if isinstance(decoder, ClipDecoder) else None)
+        places = _places(int(memory_number), spec)
         while True:
             job = pipe.recv()
             try:
                 outcome: Frames | Failure = decoder(job, spec)
+                if isinstance(outcome, Frames):
+                    places[0][...] = outcome.frames_FHWC
+                    outcome = replace(outcome, frames_FHWC=NOTHING)
             except Exception as error:
                 outcome = Failure(_reason(error))
+            places.rotate(-1)
             pipe.send(outcome)
     except (EOFError, OSError):
         return
+
+
+class _Queue:
+    """Jobs by video."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._jobs: dict[str, deque[Job]] = {}
+        for job in sorted(jobs, key=lambda job: job.start or 0):
+            self._jobs.setdefault(job.path, deque()).append(job)
+        self._untouched = deque(self._jobs)
+        self.num_jobs = sum(map(len, self._jobs.values()))
+
+    def take(self, video: str | None) -> Job:
+        """Return the next job: of this video, else of one that nobody has, else of the one with most of them left."""
+        if video not in self._jobs:
+            video = self._untouched.popleft() if self._untouched else max(self._jobs, key=lambda v: len(self._jobs[v]))
+        job = self._jobs[video].popleft()
+        if not self._jobs[video]:
+            del self._jobs[video]
+        self.num_jobs -= 1
+        return job
+
+    def put_back(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self._jobs.setdefault(job.path, deque()).appendleft(job)
+            self.num_jobs += 1
 
 
 class _Worker:
@@ -127,35 +170,39 @@ class _Worker:
 
     def __init__(self, spec: FrameSpec, timeout_s: float, decoder: Decoder) -> None:
         self.pipe, theirs = multiprocessing.Pipe()
-        self.job: Job | None = None
-        self.dead = False
-        self._started = False
+        self.jobs: deque[Job] = deque()
+        """Those that it has been given, the one that it decodes first."""
+        self.video: str | None = None
+        """The file of the last of them."""
+        self.dead = self.started = False
         self._timeout_s = timeout_s
-        number = theirs.fileno()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", START, str(number), str(os.getpid()), *sys.path],
-                    pass_fds=[number],
-                    stdin=subprocess.DEVNULL,
-                    process_group=0,  # Ctrl-C is the parent's business
-                )
-            except OSError as error:
-                raise DataError(f"no decoding process can be started: {error.strerror}") from None
+        number, memory = theirs.fileno(), os.memfd_create("clips")
+        try:
+            os.ftruncate(memory, DEPTH * spec.num_bytes)
+            self._places = _places(memory, spec)
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", START, str(number), str(memory), str(os.getpid()), *sys.path],
+                pass_fds=[number, memory],
+                stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is the parent's business
+            )
+        except OSError as error:
+            raise DataError(f"no decoding process can be started: {error.strerror}") from None
+        finally:
+            theirs.close()
+            os.close(memory)
         self.deadline = time.monotonic() + START_S
         self._send((decoder, spec))
 
-    @property
-    def idle(self) -> bool:
-        return self._started and self.job is None
-
     def give(self, job: Job) -> None:
-        self.job = job
-        self.deadline = time.monotonic() + self._timeout_s
+        if not self.jobs:
+            self.deadline = time.monotonic() + self._timeout_s
+        self.jobs.append(job)
+        self.video = job.path
         self._send(job)
 
-    def receive(self) -> Frames | Failure | None:
-        """Return what the worker sent, a failure if it died, None if it only said that it is ready."""
+    def receive(self) -> tuple[Job, Frames | Failure] | None:
+        """Return a job and what the worker sent, or a failure if it died; None if it only said that it is ready."""
         try:
             message = self.pipe.recv()
         except (EOFError, OSError):
@@ -164,25 +211,32 @@ class _Worker:
             self.kill()
             code = self._process.returncode or 0
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            if not self._started:
+            if not self.started:
                 raise DataError(
                     f"a decoding process ended before it was ready ({how}); what it said stands above this line"
                 ) from None
-            return Failure(f"the decoder crashed ({how})", retry_above_s=0.0)
-        if not self._started:
-            self._started = True
+            return self._finished(Failure(f"the decoder crashed ({how})", retry_above_s=0.0))
+        if not self.started:
+            self.started = True
             if message is not None:
                 raise DataError(f"decord cannot be imported ({message}): install decord2")
             return None
-        self.job = None
-        outcome: Frames | Failure = message
-        return outcome
+        if isinstance(message, Frames):
+            message = replace(message, frames_FHWC=self._places[0].copy())
+        self._places.rotate(-1)
+        return self._finished(message)
 
-    def overrun(self) -> Failure:
+    def overrun(self) -> tuple[Job, Frames | Failure] | None:
         self.kill()
-        if not self._started:
+        if not self.started:
             raise DataError(f"a decoding process was not ready after {START_S:g} s: is the machine overloaded?")
-        return Failure(f"decoding took longer than {self._timeout_s:g} s", retry_above_s=self._timeout_s)
+        return self._finished(
+            Failure(f"decoding took longer than {self._timeout_s:g} s", retry_above_s=self._timeout_s)
+        )
+
+    def _finished(self, outcome: Frames | Failure) -> tuple[Job, Frames | Failure] | None:
+        self.deadline = time.monotonic() + self._timeout_s
+        return (self.jobs.popleft(), outcome) if self.jobs else None
 
     def kill(self) -> None:
         self.dead = True
@@ -196,7 +250,14 @@ class _Worker:
             self.pipe.send(message)
 
 
+def _places(memory: int, spec: FrameSpec) -> deque[Uint8]:
+    """Return the frames of `DEPTH` clips in shared memory, which stays as long as they do."""
+    shape = (DEPTH, spec.num_frames, spec.size, spec.size, 3)
+    return deque(np.frombuffer(mmap.mmap(memory, DEPTH * spec.num_bytes), dtype=np.uint8).reshape(shape))
+
+
 def _load() -> str | None:
+    os.environ["DECORD_REWIND_RETRY_MAX"] = "0"  # else frames that are missing at the end become copies of earlier ones
     try:
         import decord
     except (ImportError, OSError, RuntimeError) as error:

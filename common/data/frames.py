@@ -1,25 +1,25 @@
 """Which frames of a video file are kept, and how they fill a square. What the decoding processes run.
 
-F frames of a clip, H x W pixels, C channels.
+F frames of a clip, N frames of its file, H x W pixels, C channels.
 """
 
 from __future__ import annotations
 
-import math
 import os
+import stat
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aplt.common.data.containers import promised_bytes
+from aplt.common.data.containers import Outline, outline
+
+if TYPE_CHECKING:
+    from aplt.common.data.video import Video
 
 Fit = Literal["crop", "pad", "stretch"]
 Uint8 = NDArray[np.uint8]
-WHOLE = 0.99
-"""A file with less of the bytes that its container promises is cut off."""
-SAFE_WIDTH = 64  # decord returns wrong rows for some output widths (32, 48, 96, 144, ...), never for multiples of 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,10 @@ class FrameSpec:
     size: int
     fit: Fit = "crop"
     """crop: fill the square and cut off what sticks out; pad: fit inside, black borders; stretch: ignore the shape."""
+
+    @property
+    def num_bytes(self) -> int:
+        return self.num_frames * self.size * self.size * 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,22 @@ class Failure:
     """A deadline above this may help; None: the file itself is at fault."""
 
 
-def frame_indices(num_frames: int, *, nframes: int, start: int | None, end: int | None) -> NDArray[np.int64]:
-    """Return the middles of `num_frames` equal parts of the frames start..end; a short clip repeats frames.
+def frame_indices(
+    num_frames: int, *, nframes: int, start: int | None, end: int | None, times_N: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
+    """Return the frames in the middles of `num_frames` equal parts of start..end; a short clip repeats frames.
+
+    With S segments of K frames each, `num_frames` is S K and all of these are kept: training takes one at random of the
+    K in each segment, testing the middle one. So K = 1 is the middle frame always, and each further frame a segment
+    costs S x size x size x 3 bytes a clip on disk.
+
+    Args:
+        num_frames: F.
+        nframes: N, of the file.
+        start: First frame, 0 if None.
+        end: Last frame, included; the file's last if None or beyond it.
+        times_N: When each frame appears and, one more, when the last one goes, in seconds. Where frames lie half a
+            frame or more off an even rhythm the parts are equal in time, else in frames.
 
     Raises:
         ValueError: the file has no frame in start..end.
@@ -76,31 +94,75 @@ def frame_indices(num_frames: int, *, nframes: int, start: int | None, end: int 
     if first > last:
         raise ValueError(f"the clip starts at frame {first}, but the last frame is {last}")
     parts = 2 * np.arange(num_frames, dtype=np.int64) + 1
+    if times_N is not None and not is_steady(times_N[first : last + 1]):
+        moments = times_N[first] + (times_N[last + 1] - times_N[first]) * parts / (2 * num_frames)
+        shown: NDArray[np.int64] = np.searchsorted(times_N, moments, side="right") - 1
+        return np.minimum(shown, last)
     return first + parts * (last - first + 1) // (2 * num_frames)
 
 
-def decode_clip(job: Job, spec: FrameSpec) -> Frames:
-    """Return the frames of a clip as a viewer shows them: upright, square pixels as stored. Runs in a worker."""
-    import decord  # here alone: the library starts threads and reserves memory in the process that imports it
+def is_steady(times_N: NDArray[np.float64]) -> bool:
+    """Whether all frames lie less than half a frame off an even rhythm."""
+    if len(times_N) < 3:
+        return True
+    even = np.linspace(times_N[0], times_N[-1], len(times_N))
+    return bool(np.abs(times_N - even).max() < (even[1] - even[0]) / 2)
 
-    if os.path.getsize(job.path) == 0:
-        raise ValueError("the file is empty")
-    reader = decord.VideoReader(job.path, num_threads=1)
-    nframes, fps = len(reader), float(reader.get_avg_fps())
-    promised, length = promised_bytes(job.path), os.path.getsize(job.path)
-    if length < WHOLE * promised and (job.end is None or job.end >= nframes):
-        raise ValueError(f"the file is cut off: {length} of {promised} bytes are there, {nframes} frames")
-    indices = frame_indices(spec.num_frames, nframes=nframes, start=job.start, end=job.end)
-    height, width = reader[int(indices[0])].shape[:2]
-    content_width, content_height = _content_size(width, height, spec)
-    # decord scales before it converts, which is fast for large videos; the width it cannot do is corrected here.
-    safe_width = -(-content_width // SAFE_WIDTH) * SAFE_WIDTH
-    reader = decord.VideoReader(job.path, width=safe_width, height=content_height, num_threads=1)
-    needed, repeats = np.unique(indices, return_inverse=True)
-    scaled = reader.get_batch(needed).asnumpy()
-    square = _place(scaled, content_width, spec.size)
-    fps = fps if math.isfinite(fps) and fps > 0 else 0.0
-    return Frames(square[repeats], fps, nframes, width, height)
+
+class ClipDecoder:
+    """Returns the frames of a clip as a viewer shows them: upright, square pixels as stored. Runs in a worker.
+
+    The file of the last clip stays open, so that clips cut out of one recording cost its opening once. The size of the
+    pictures has to be known before a file is opened for scaled frames: where a container describes its pictures as that
+    of another file did, they have the same size; else the file is opened twice.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: dict[bytes, tuple[int, int]] = {}
+        self._last: tuple[object, _Open] | None = None
+
+    def __call__(self, job: Job, spec: FrameSpec) -> Frames:
+        about = os.stat(job.path)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("this is no regular file")
+        if not about.st_size:
+            raise ValueError("the file is empty")
+        key = (job.path, about.st_ino, about.st_size, about.st_mtime_ns, spec)
+        last, self._last = self._last, None  # nothing is kept of a file that fails
+        opened = last[1] if last and last[0] == key else self._open(job, spec, about.st_size)
+        video = opened.video
+        if job.end is None or job.end >= video.nframes:
+            opened.said.require_whole(about.st_size)
+        indices = frame_indices(
+            spec.num_frames, nframes=video.nframes, start=job.start, end=job.end, times_N=video.times_N
+        )
+        needed, repeats = np.unique(indices, return_inverse=True)
+        square = _place(video.frames(needed), _content_size(opened.width, opened.height, spec)[0], spec.size)
+        self._last = (key, opened)
+        kept = square if len(needed) == len(indices) else square[repeats]
+        return Frames(kept, video.fps, video.nframes, opened.width, opened.height)
+
+    def _open(self, job: Job, spec: FrameSpec, length: int) -> _Open:
+        from aplt.common.data.video import Video, width_for_decoder  # starts threads in the process that imports it
+
+        said = outline(job.path)
+        if job.end is None:
+            said.require_whole(length)
+        said.require_readable()
+        if not said.picture or said.picture not in self._sizes:
+            height, width = Video(job.path).frames([0]).shape[1:3]
+            self._sizes[said.picture] = (width, height)
+        width, height = self._sizes[said.picture]
+        content_width, content_height = _content_size(width, height, spec)
+        video = Video(job.path, width=width_for_decoder(content_width), height=content_height)
+        return _Open(said, video, width, height)
+
+
+class _Open(NamedTuple):
+    said: Outline
+    video: Video
+    width: int
+    height: int
 
 
 def _content_size(width: int, height: int, spec: FrameSpec) -> tuple[int, int]:

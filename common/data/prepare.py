@@ -40,7 +40,7 @@ from aplt.common.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # changes when the same clips and settings give other frames
+FORMAT = 2  # changes when the same clips and settings give other frames
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,12 +235,13 @@ def test_too_many_bad_clips_stop_early_and_what_was_decoded_is_kept(place: Place
     with pytest.raises(DataError, match=r"3 of 24 clips .*max_bad_share 0.1 .*nod é/s2_0: damaged.*quarantine.csv"):
         place.prepare()
     assert len(place.table("quarantine.csv")) == 3
-    assert len(place.asked()) == 6
+    asked = len(place.asked())
+    assert asked in (6, 7)  # the worker may have begun the next one
     with pytest.raises(DataError, match="holds no prepared data"):
         PreparedData.open(place.prepared)
     with pytest.raises(DataError, match="3 of 24"):
         place.prepare()
-    assert len(place.asked()) == 6
+    assert len(place.asked()) == asked
     place.write("nod é/s2_2.mp4", "mended")
     report = place.prepare()
     assert (len(report.quarantined), report.decoded_now) == (2, 24 - 3 - 2)
