@@ -18,14 +18,14 @@ def labels_of(name: str, part: str) -> list[str]:
 
 
 def ma52(root: Path) -> Path:
-    """Write the lists of MA-52 and return `root`."""
-    for number, part in enumerate(PARTS):
-        labels = labels_of("ma52", part) if part != "test" else ["0"] * 5586
-        names = (
-            f"test{n:04d}" if part == "test" else f"{n % 186:04d}_{number:02d}_{n:04d}" for n in range(len(labels))
-        )
-        lines = (f"{name}.mp4 {label}\r\n" for name, label in zip(names, labels, strict=True))
+    """Write the lists of MA-52 and return `root`: recordings 0 to 1078 in train and 171 to 1137 in val."""
+    for part, first, recordings in (("train", 0, 1079), ("val", 171, 967)):
+        lines = []
+        for n, label in enumerate(labels_of("ma52", part)):
+            recording = first + n % recordings
+            lines.append(f"{recording % 186:04d}_{recording // 186:02d}_{first * 50 + n:04d}.mp4 {label}\r\n")
         write(root / f"{part}_list_videos.txt", "".join(lines))
+    write(root / "test_list_videos.txt", "\r\n".join(f"test{n:04d}.mp4 0" for n in range(5586)))
     return root
 
 

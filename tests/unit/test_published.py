@@ -16,6 +16,7 @@ from aplt.common.data.source import Part
 from aplt.common.data.subsets import most_frequent
 
 TRAIN, VAL, TEST = cast("list[Part]", ["train", "val", "test"])
+DOCS = Path(__file__).parents[2] / "docs" / "datasets"
 MA12 = (5, 7, 8, 9, 10, 17, 21, 22, 23, 31, 48, 49)
 SMG5 = (2, 4, 7, 8, 11)
 IMIGUE11 = (1, 7, 10, 16, 19, 21, 22, 23, 25, 28, 30)
@@ -46,7 +47,7 @@ def test_published_tables_add_up() -> None:
 
 @pytest.mark.parametrize(
     ("name", "numbers"),
-    [("ma52", 107), ("imigue", 422), ("smg", 94), ("ucf101", 2), ("hmdb51", 103), ("kinetics400", 803)],
+    [("ma52", 111), ("imigue", 422), ("smg", 94), ("ucf101", 2), ("hmdb51", 103), ("kinetics400", 803)],
 )
 def test_complete_lists_are_ok_without_any_video(tmp_path: Path, name: str, numbers: int) -> None:
     write = {
@@ -59,6 +60,8 @@ def test_complete_lists_are_ok_without_any_video(tmp_path: Path, name: str, numb
     assert comparison.ok
     lines = comparison.lines()
     assert lines[0] == f"{DATASETS[name].title} in {tmp_path}"
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    assert "\n".join([f"{DATASETS[name].title} in R", *lines[1:]]) in page
     assert lines[-1] == "OK"
 
 
@@ -80,11 +83,12 @@ def test_a_clip_that_is_not_there_is_named_by_part_and_class(tmp_path: Path) -> 
         "  val: 5585, published 5586",
         "clips per class: 1 of 104 differ",
         "  val, class 51 (scratching feet): 9, published 10",
+        "subjects and recordings: 4 of 4 agree",
         "train: 11250 clips listed, 0 have their video",
         "val: 5585 clips listed, 0 have their video",
         "test: 5586 clips listed, 0 have their video",
         "note: test: 5586 clips are left out, because their labels are not public",
-        "2 of 107 numbers differ from the published",
+        "2 of 111 numbers differ from the published",
     ]
 
 
@@ -157,7 +161,7 @@ def test_missing_videos_are_listed_by_part(tmp_path: Path) -> None:
     lines = comparison.lines()
     place = lines.index("val: 12 clips listed, 11 have their video")
     assert lines[place + 1] == "  no video: 0003_02_0002"
-    assert lines[-1] == "107 of 107 numbers differ from the published; 1 clips have no video"
+    assert lines[-1] == "111 of 111 numbers differ from the published; 1 clips have no video"
 
 
 def test_own_clips_are_ok_if_they_can_be_read(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ NAMES = "label_name.txt"
 LISTS: dict[Part, str] = {part: f"{part}_list_videos.txt" for part in ("train", "val", "test")}
 SIZES: dict[Part, int] = {"train": 11250, "val": 5586, "test": 5586}
 CHALLENGE_TEST = 1138  # the test set of the challenges of 2024 and 2025
+SPREAD: dict[Part, tuple[int, int]] = {"train": (186, 1079), "val": (186, 967)}  # subjects, recordings
 STEM = re.compile(r"(\d+)_(\d+)_\d+")  # subject, recording, clip
 
 
@@ -95,7 +96,21 @@ def _counts(listing: Listing, options: Options) -> list[Count]:
     return [
         *published.part_counts(listing.clips, sizes.items()),
         *published.class_counts("ma52", listing.clips, listing.classes, ("train", "val")),
+        *_spread(listing),
     ]
+
+
+def _spread(listing: Listing) -> list[Count]:
+    """Compare how many subjects and recordings the clips of a part come from."""
+    counts = []
+    for part, expected in SPREAD.items():
+        clips = [clip for clip in listing.clips if clip.split == part]
+        found = len({clip.group for clip in clips}), len({clip.recording for clip in clips})
+        counts += [
+            Count(table="subjects and recordings", what=f"{part}, {noun}", expected=published_number, found=number)
+            for noun, published_number, number in zip(("subjects", "recordings"), expected, found, strict=True)
+        ]
+    return counts
 
 
 MA52 = Dataset(
