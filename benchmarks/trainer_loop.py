@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from aplt.common.data.cache import CacheWriter, ClipCache
+from aplt.common.data.cache import CacheWriter, ClipCache, cache_settings
 from aplt.common.data.frames import Frames
 from aplt.common.data.manifest import Clip, Manifest
 from aplt.common.data.prepared import PreparedData
@@ -45,12 +45,12 @@ LR = 1e-4
 def made_up_data(folder: Path, config: RunConfig, num_clips: int) -> PreparedData:
     """Return prepared data with random pixels in a cache file, a tenth of the clips labelled."""
     frames, size = config.data.num_frames * config.data.frames_per_segment, config.data.clip_size
-    settings = {
-        "num_segments": config.data.num_frames,
-        "frames_per_segment": config.data.frames_per_segment,
-        "size": size,
-        "fit": "crop",
-    }
+    settings = cache_settings(
+        num_segments=config.data.num_frames,
+        frames_per_segment=config.data.frames_per_segment,
+        size=size,
+        fit="crop",
+    )
     random = np.random.default_rng(0)
     with CacheWriter(folder / "cache", settings=settings, identities=[[row] for row in range(num_clips)]) as cache:
         for row in range(num_clips):

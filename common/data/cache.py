@@ -1,7 +1,10 @@
 """The clip cache: every clip as raw frames in one file, with a checksum per clip.
 
-The file is a NumPy array, but it is read with system calls: a mapped file that somebody cuts off while it is in use
-kills the process with SIGBUS, and says nothing.
+The file is a NumPy array, which all readers of a machine share in its page cache, however many processes they are. A
+process reads a clip for the first time with a system call, so that a disk or a network that fails is an error and the
+checksum can be compared; from then on it copies from a map, which takes no system call and no lookup of each page
+(benchmarks/reading.py). A map ends the process with SIGBUS if somebody cuts the file off, so its length is looked at
+before each clip.
 
 N clips (manifest rows), B batch, F stored frames, S side of a frame in pixels.
 """
@@ -10,19 +13,21 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 import shutil
 import weakref
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from aplt.common.data.frames import Failure, Frames, FrameSpec
+from aplt.common.data.frames import Failure, Fit, Frames, FrameSpec
 from aplt.common.data.manifest import read_text, write_text
 from aplt.common.errors import DataError
 
@@ -31,8 +36,10 @@ CLIPS, STATUS, FAILURES, ABOUT, IDENTITIES = (
     "status.npy",
     "failures.jsonl",
     "cache.json",
-    "identities.json",
+    "identities.npy",
 )
+FORMAT = 3
+"""Changes when the same clips and settings give other frames, or the files of a cache another meaning."""
 DECODED = 1
 _MEND = "run `aplt data prepare CONFIG`, which decodes again what is missing or damaged"
 ROW = np.dtype(
@@ -62,7 +69,12 @@ class ClipCache:
         self._unverified_N = status["state"] == DECODED
         with self._path.open("rb") as file:
             self._start = _header_bytes(file)
+            found, expected = os.fstat(file.fileno()).st_size, self._start + math.prod(self.shape)
+            if found != expected:
+                raise DataError(f"{self._path} has {found} bytes, {expected} were expected: {_MEND}")
             self._file = os.dup(file.fileno())
+            self._map = mmap.mmap(self._file, 0, prot=mmap.PROT_READ)
+        self._clips_NFSS3 = np.ndarray(self.shape, np.uint8, self._map, offset=self._start)
         weakref.finalize(self, os.close, self._file)
 
     @classmethod
@@ -73,38 +85,55 @@ class ClipCache:
             raise DataError(f"{folder / ABOUT} is damaged: {_MEND}")
         if not about["complete"]:
             raise DataError(f"{folder} is not finished: prepare the data again, which goes on where it stopped")
+        if about["settings"].get("format") != FORMAT:
+            raise DataError(f"{folder} was made by another version of aplt: {_MEND}")
         try:
-            cache = cls(folder, about["settings"], np.load(folder / STATUS))
+            return cls(folder, about["settings"], np.load(folder / STATUS))
         except (OSError, ValueError) as error:
             raise DataError(f"{folder} cannot be read ({error}): {_MEND}") from None
-        expected, found = cache._start + math.prod(cache.shape), os.fstat(cache._file).st_size
-        if found != expected:
-            raise DataError(f"{cache._path} has {found} bytes, {expected} were expected: {_MEND}")
-        return cache
 
-    def read(self, rows_B: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Return a copy of the frames [B, F, S, S, 3] of these manifest rows.
+    def read(self, rows_B: NDArray[np.int32], *, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return a copy of the frames [B, F, S, S, 3] of these manifest rows, in `out` if that is given.
 
         The checksum of a clip is compared when it is read for the first time.
 
         Raises:
             DataError: a clip is damaged, or the file was cut off meanwhile.
         """
-        clips = np.empty((len(rows_B), *self.shape[1:]), dtype=np.uint8)
-        for clip, row in zip(clips, rows_B.tolist(), strict=True):
-            if not 0 <= row < len(self._checksums_N):
-                raise IndexError(f"row {row} of {len(self._checksums_N)}")
-            try:
-                count = os.preadv(self._file, [clip.data], self._start + row * self._row_bytes)
-            except OSError as error:
-                raise DataError(f"{self._path} cannot be read: {error.strerror}") from None
-            if count < self._row_bytes:
-                raise DataError(f"{self._path} was cut off while it was in use (row {row}): {_MEND}")
-            if self._unverified_N[row]:
-                if zlib.crc32(clip.data) != self._checksums_N[row]:
-                    raise DataError(f"{self._path} is damaged (the checksum of row {row} is wrong): {_MEND}")
-                self._unverified_N[row] = False
+        clips = np.empty((len(rows_B), *self.shape[1:]), dtype=np.uint8) if out is None else out
+        rows = rows_B.tolist()
+        for row in rows:
+            if not 0 <= row < len(self._unverified_N):
+                raise IndexError(f"row {row} of {len(self._unverified_N)}")
+        firsts = self._unverified_N[rows_B].tolist()
+        for row, first in zip(rows, firsts, strict=True):
+            if first:  # the disk works on all of them at once
+                os.posix_fadvise(self._file, self._offset(row), self._row_bytes, os.POSIX_FADV_WILLNEED)
+        for clip, row, first in zip(clips, rows, firsts, strict=True):
+            if first:
+                self._read_first(row, clip)
+            elif self._map.size() < self._offset(row + 1):
+                raise self._cut_off(row)
+            else:
+                clip[...] = self._clips_NFSS3[row]
         return clips
+
+    def _read_first(self, row: int, clip: NDArray[np.uint8]) -> None:
+        try:
+            count = os.preadv(self._file, [clip.data], self._offset(row))
+        except OSError as error:
+            raise DataError(f"{self._path} cannot be read: {error.strerror}") from None
+        if count < self._row_bytes:
+            raise self._cut_off(row)
+        if _checksum(clip) != self._checksums_N[row]:
+            raise DataError(f"{self._path} is damaged (the checksum of row {row} is wrong): {_MEND}")
+        self._unverified_N[row] = False
+
+    def _offset(self, row: int) -> int:
+        return self._start + row * self._row_bytes
+
+    def _cut_off(self, row: int) -> DataError:
+        return DataError(f"{self._path} was cut off while it was in use (row {row}): {_MEND}")
 
 
 class CacheWriter:
@@ -115,17 +144,19 @@ class CacheWriter:
 
     Args:
         folder: Of this cache; its name covers `settings` and `identities`.
-        settings: Of the decoding: num_segments, frames_per_segment, size, fit.
-        identities: What each clip was decoded from. Clips of an older cache with equal settings are taken over.
+        settings: Those of `cache_settings`.
+        identities: Of each clip, what it is decoded from: equal ones stand for equal frames. Clips of an older cache
+            with equal settings are taken over, wherever their rows were.
         verify: Compare the checksums of a complete cache too, which reads all of it.
     """
 
     def __init__(
-        self, folder: Path, *, settings: Mapping[str, Any], identities: list[list[Any]], verify: bool = False
+        self, folder: Path, *, settings: Mapping[str, Any], identities: Iterable[Sequence[object]], verify: bool = False
     ) -> None:
         self.folder = folder
         self.settings = dict(settings)
-        self._identities = identities
+        # 16 bytes per clip: a million identities as Python objects take a hundred times as much.
+        self._identities = np.array([_identity(parts) for parts in identities], dtype="S16")
         self._verify = verify
         self._row_shape = _row_shape(settings)
         self._row_bytes = math.prod(self._row_shape)
@@ -194,7 +225,7 @@ class CacheWriter:
         if not self.complete:
             self._write_about(complete=True)
         self.complete = True
-        for other in self._with_equal_settings():
+        for other, _ in self._others():
             shutil.rmtree(other)
 
     def _is_whole(self) -> bool:
@@ -214,7 +245,7 @@ class CacheWriter:
         # A sparse file, written to through file handles: a full disk is then an error, not a crash of the process.
         _create_array(self.folder / CLIPS, (num_clips, *self._row_shape), np.dtype(np.uint8))
         _create_array(self.folder / STATUS, (num_clips,), ROW)
-        write_text(self.folder / IDENTITIES, json.dumps(self._identities))
+        np.save(self.folder / IDENTITIES, self._identities)
         self._write_about(complete=False)
 
     def _write_about(self, *, complete: bool) -> None:
@@ -225,26 +256,18 @@ class CacheWriter:
         frames_FHWC = clip.frames_FHWC
         if frames_FHWC.shape != self._row_shape or frames_FHWC.dtype != np.uint8:
             raise ValueError(f"expected uint8 frames {self._row_shape}, got {frames_FHWC.dtype} {frames_FHWC.shape}")
-        data = np.ascontiguousarray(frames_FHWC).data
+        frames_FHWC = np.ascontiguousarray(frames_FHWC)
         self._clips.seek(self._clips_start + row * self._row_bytes)
-        self._clips.write(data)
+        self._clips.write(frames_FHWC.data)
         self._clips.flush()
-        self.status[row] = (DECODED, zlib.crc32(data), clip.fps, clip.nframes, clip.width, clip.height)
+        self.status[row] = (DECODED, _checksum(frames_FHWC), clip.fps, clip.nframes, clip.width, clip.height)
         self._status.seek(self._status_start + row * ROW.itemsize)
         self._status.write(self.status[row].tobytes())
         self._status.flush()
 
     def _read_failures(self) -> dict[int, Failure]:
-        path = self.folder / FAILURES
-        failures: dict[int, Failure] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                record = json.loads(line)
-            except ValueError:  # cut off when the process was killed: that clip is tried again
-                continue
-            failures[record["row"]] = Failure(record["reason"], record["retry_above_s"])
-        done = np.flatnonzero(self.status["state"] == DECODED)
-        return {row: failure for row, failure in failures.items() if row not in set(done.tolist())}
+        failures = _read_failures(self.folder)
+        return {row: failure for row, failure in failures.items() if self.status[row]["state"] != DECODED}
 
     def _drop_torn(self) -> None:
         wrong = wrong_rows(self.folder, self.status)
@@ -254,28 +277,42 @@ class CacheWriter:
             self.complete = False
 
     def _take_over(self) -> None:
-        """Copy clips that an older cache decoded from the same files with the same settings."""
-        for other in self._with_equal_settings():
+        """Copy what an older cache has of the same clips with the same settings: frames, and why there are none."""
+        for other, equal in self._others():
+            if not equal:
+                continue
             try:
-                identities = json.loads(read_text(other / IDENTITIES))
-                status, clips = np.load(other / STATUS), np.load(other / CLIPS, mmap_mode="r")
+                known, status = np.load(other / IDENTITIES), np.load(other / STATUS)
+                clips = np.load(other / CLIPS, mmap_mode="r")
             except (OSError, ValueError):  # it lost some of its files, or their ends
                 continue
-            known = {tuple(identity): row for row, identity in enumerate(identities)}
-            for row, identity in enumerate(self._identities):
-                old = known.get(tuple(identity))
-                if old is None or status[old]["state"] != DECODED or self.status[row]["state"] == DECODED:
-                    continue
-                if zlib.crc32(clips[old].data) == status[old]["checksum"]:
+            for row, old in self._same(known, np.flatnonzero(status["state"] == DECODED)):
+                if _checksum(clips[old]) == status[old]["checksum"]:
                     _, _, fps, nframes, width, height = status[old].tolist()
                     self._write(row, Frames(clips[old], fps, nframes, width, height))
+            failures = _read_failures(other)
+            for row, old in self._same(known, np.array(sorted(failures), dtype=np.int64)):
+                if row not in self.failures:
+                    self.add(row, failures[old])
 
-    def _with_equal_settings(self) -> list[Path]:
-        return [
-            about.parent
-            for about in sorted(self.folder.parent.glob(f"*/{ABOUT}"))
-            if about.parent != self.folder and (_about(about.parent) or {}).get("settings") == self.settings
-        ]
+    def _same(self, known: NDArray[np.bytes_], among: NDArray[np.int64]) -> list[tuple[int, int]]:
+        """Return the rows that are still to decode beside a row of `among` that has the same identity in `known`."""
+        wanted = np.flatnonzero(self.status["state"] != DECODED)
+        if not len(among):
+            return []
+        among = among[np.argsort(known[among])]
+        at = np.searchsorted(known[among], self._identities[wanted]).clip(max=len(among) - 1)
+        found = known[among[at]] == self._identities[wanted]
+        return list(zip(wanted[found].tolist(), among[at[found]].tolist(), strict=True))
+
+    def _others(self) -> list[tuple[Path, bool]]:
+        """Return the caches that this one replaces, equal in all settings but the format, and whether in that too."""
+        others = []
+        for path in sorted(self.folder.parent.glob(f"*/{ABOUT}")):
+            settings = (_about(path.parent) or {}).get("settings", {})
+            if path.parent != self.folder and {**settings, "format": FORMAT} == self.settings:
+                others.append((path.parent, settings == self.settings))
+        return others
 
 
 def _about(folder: Path) -> dict[str, Any] | None:
@@ -293,13 +330,46 @@ def wrong_rows(folder: Path, status: NDArray[Any] | None = None) -> NDArray[np.i
         status = np.load(folder / STATUS)
     clips = np.load(folder / CLIPS, mmap_mode="r")
     done = np.flatnonzero(status["state"] == DECODED)
-    return done[[zlib.crc32(clips[row].data) != status[row]["checksum"] for row in done]]
+    return done[[_checksum(clips[row]) != status[row]["checksum"] for row in done]]
+
+
+def cache_settings(*, num_segments: int, frames_per_segment: int, size: int, fit: Fit) -> dict[str, Any]:
+    """Return all that decides, beside the video, which bytes are stored of a clip."""
+    return {
+        "format": FORMAT,
+        "num_segments": num_segments,
+        "frames_per_segment": frames_per_segment,
+        "size": size,
+        "fit": fit,
+    }
 
 
 def frame_spec(settings: Mapping[str, Any]) -> FrameSpec:
     """Return what the workers are asked for under these cache settings."""
     num_frames = settings["num_segments"] * settings["frames_per_segment"]
     return FrameSpec(num_frames=num_frames, size=settings["size"], fit=settings["fit"])
+
+
+def _read_failures(folder: Path) -> dict[int, Failure]:
+    path = folder / FAILURES
+    failures: dict[int, Failure] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            record = json.loads(line)
+        except ValueError:  # cut off when the process was killed: that clip is tried again
+            continue
+        failures[record["row"]] = Failure(record["reason"], record["retry_above_s"])
+    return failures
+
+
+def _identity(parts: Sequence[object]) -> bytes:
+    return blake2b("\0".join(map(str, parts)).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def _checksum(clip: NDArray[np.uint8]) -> int:
+    """CRC-32C, which processors have an instruction for: four times as fast as zlib's CRC-32."""
+    checksum: int = google_crc32c.value(clip)
+    return checksum
 
 
 def _row_shape(settings: Mapping[str, Any]) -> tuple[int, int, int, int]:

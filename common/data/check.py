@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,20 +67,20 @@ def _pixels(data: PreparedData, folder: Path) -> Iterator[Finding]:
     whole = np.setdiff1d(np.flatnonzero(status["state"] == DECODED), wrong)
     for rows in _equal_rows(data, whole, status["checksum"]):
         names = tuple(data.manifest.clip_id[row] for row in rows)
+        same = " and ".join(names) if len(names) < 4 else f"{len(names)} clips ({', '.join(names[:3])}, ...)"
         if len({data.manifest.split[row] for row in rows}) > 1:
-            yield Finding("leak", "warning", f"{' and '.join(names)} are the same, for training and for testing", names)
+            yield Finding("leak", "warning", f"{same} are the same, for training and for testing", names)
         else:
-            yield Finding("duplicate", "warning", f"{' and '.join(names)} are the same", names)
+            yield Finding("duplicate", "warning", f"{same} are the same", names)
 
 
-def _equal_rows(data: PreparedData, rows: NDArray[np.int64], checksums_N: NDArray[Any]) -> Iterator[list[int]]:
-    by_checksum: dict[int, list[int]] = defaultdict(list)
-    for row in rows:
-        by_checksum[int(checksums_N[row])].append(int(row))
-    for first, *others in by_checksum.values():
-        equal = [first, *(row for row in others if np.array_equal(*data.clips.read(np.array([first, row], np.int32))))]
-        if len(equal) > 1:
-            yield equal
+def _equal_rows(data: PreparedData, rows: NDArray[np.int64], checksums_N: NDArray[Any]) -> list[list[int]]:
+    """Return groups of rows with equal frames; reads only clips whose checksum another one has too, each once."""
+    _, inverse, counts = np.unique(checksums_N[rows], return_inverse=True, return_counts=True)
+    alike: dict[bytes, list[int]] = defaultdict(list)
+    for row in rows[counts[inverse] > 1].tolist():
+        alike[hashlib.sha256(data.clips.read(np.array([row], dtype=np.int32))).digest()].append(row)
+    return [equal for equal in alike.values() if len(equal) > 1]
 
 
 def _labels(data: PreparedData, min_labels: int) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from aplt.common.data.cache import DECODED, CacheWriter, frame_spec
+from aplt.common.data.cache import DECODED, CacheWriter, cache_settings, frame_spec
 from aplt.common.data.datasets import read_source
 from aplt.common.data.decode import Decoder, decode_clips
 from aplt.common.data.frames import Failure, Fit, Job
@@ -39,8 +39,6 @@ from aplt.common.data.splits import LabeledRule, TestRule, draw_labeled, draw_te
 from aplt.common.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-FORMAT = 2  # changes when the same clips and settings give other frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +108,9 @@ def prepare(
         source, names = found.clips, [kind.name for kind in found.classes]
         train, test_ids, drawn = _draw(source, test=test, labeled=labeled, seed=seed)
         require_labeled_classes(names, drawn, where="in the split")
-        settings = {"num_segments": num_segments, "frames_per_segment": frames_per_segment, "size": size, "fit": fit}
+        settings = cache_settings(num_segments=num_segments, frames_per_segment=frames_per_segment, size=size, fit=fit)
         identities = [_identity(root, clip) for clip in source]
-        key = digest({"format": FORMAT, "settings": settings, "identities": identities})[len("sha256:") :][:16]
+        key = digest({"settings": settings, "identities": identities})[len("sha256:") :][:16]
         with CacheWriter(prepared / "cache" / key, settings=settings, identities=identities, verify=verify) as cache:
             missing = cache.missing(timeout_s)
             _refuse_too_many(_bad(source, cache), len(source), prepared, max_bad_share)

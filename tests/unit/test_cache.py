@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aplt.common.data.cache import CacheWriter, ClipCache, wrong_rows
+from aplt.common.data import cache as module
+from aplt.common.data.cache import CacheWriter, ClipCache, cache_settings, wrong_rows
 from aplt.common.data.frames import Failure, Frames
 from aplt.common.errors import DataError
 
-SETTINGS = {"num_segments": 2, "frames_per_segment": 2, "size": 6, "fit": "crop"}
+SETTINGS = cache_settings(num_segments=2, frames_per_segment=2, size=6, fit="crop")
 NAMES = ("a", "b", "c", "d")
 
 
 def identities(*names: str) -> list[list[Any]]:
-    return [[name, f"{name}.mp4", 10, 20, None, None] for name in names]
+    return [[name, 10, None] for name in names]
 
 
 def writer(folder: Path, *names: str, settings: dict[str, Any] | None = None) -> CacheWriter:
@@ -50,6 +51,10 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
     assert type(read) is np.ndarray
     assert read.flags.writeable
     np.testing.assert_array_equal(read, pixels[rows_B])
+    np.testing.assert_array_equal(cache.read(rows_B), read)  # now from the map
+    out = np.zeros_like(read)
+    assert cache.read(rows_B, out=out) is out
+    np.testing.assert_array_equal(out, read)
     assert cache.read(np.array([], dtype=np.int32)).shape == (0, 4, 6, 6, 3)
     with pytest.raises(IndexError):
         cache.read(np.array([4], dtype=np.int32))
@@ -181,6 +186,40 @@ def test_an_older_cache_with_equal_settings_hands_its_clips_over(tmp_path: Path)
     new = ClipCache.open(tmp_path / "new")
     rows_B = np.arange(3, dtype=np.int32)
     np.testing.assert_array_equal(new.read(rows_B), np.stack([clip(row).frames_FHWC for row in (2, 9, 0)]))
+
+
+def test_clips_are_known_by_what_they_were_decoded_from_wherever_their_rows_are(tmp_path: Path) -> None:
+    with writer(tmp_path / "all", "a", "b", "c", "d", "e") as cache:
+        for row in (0, 1, 3):
+            cache.add(row, clip(row))
+        cache.add(2, Failure("no video"))
+        cache.add(4, Failure("too slow", retry_above_s=5.0))
+        cache.finish()
+    with writer(tmp_path / "fewer", "e", "d", "c", "d") as cache:  # d twice: a video that is there under two names
+        assert cache.failures == {0: Failure("too slow", retry_above_s=5.0), 2: Failure("no video")}
+        assert cache.missing(5.0) == []
+        assert cache.missing(6.0) == [0]
+        cache.finish()
+    fewer = ClipCache.open(tmp_path / "fewer").read(np.array([1, 3], dtype=np.int32))
+    np.testing.assert_array_equal(fewer, np.stack([clip(3).frames_FHWC] * 2))
+    with writer(tmp_path / "more", "a", "d", "x") as cache:
+        assert cache.missing(5.0) == [0, 2]
+
+
+def test_clips_of_another_format_are_neither_read_nor_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "old")
+    monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
+    with pytest.raises(DataError, match="old was made by another version of aplt: run `aplt data prepare CONFIG`"):
+        ClipCache.open(tmp_path / "old")
+    newer = cache_settings(num_segments=2, frames_per_segment=2, size=6, fit="crop")
+    with writer(tmp_path / "new", settings=newer) as cache:
+        assert cache.missing(1.0) == [0, 1, 2, 3]
+        for row in range(4):
+            cache.add(row, clip(row))
+        cache.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]  # nobody can read the old one any more
 
 
 def test_an_older_cache_that_lost_its_end_hands_nothing_over(tmp_path: Path) -> None:

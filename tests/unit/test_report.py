@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from aplt.common.artifacts import Evaluation, LabelVersion
 from aplt.common.config import BaseRunConfig, DataConfig, MethodConfig, ScheduleConfig, StoreConfig
-from aplt.common.data.cache import CacheWriter, ClipCache
+from aplt.common.data.cache import CacheWriter, ClipCache, cache_settings
 from aplt.common.data.frames import Frames
 from aplt.common.data.manifest import Clip, Manifest, csv_text, manifest_text, write_text
 from aplt.common.data.prepared import CLASSES, MANIFEST, TRUTH, PreparedData
@@ -54,7 +54,7 @@ def prepare(folder: Path, *, names: tuple[str, ...] = NAMES, known: bool = True)
     write_text(folder / CLASSES, json.dumps(names))
     truth = [(clip.clip_id, names[i % len(names)]) for i, clip in enumerate(manifest)] if known else []
     write_text(folder / TRUTH, csv_text(("clip_id", "label"), truth))
-    settings = {"num_segments": 4, "frames_per_segment": 2, "size": 16, "fit": "crop"}
+    settings = cache_settings(num_segments=4, frames_per_segment=2, size=16, fit="crop")
     with CacheWriter(folder / "cache", settings=settings, identities=[[clip.clip_id] for clip in manifest]) as cache:
         for row, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (30, 8, 16, 16, 3), dtype=np.uint8)):
             cache.add(row, Frames(pixels, 15.0, 8, 64, 48))
