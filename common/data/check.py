@@ -79,7 +79,8 @@ def _equal_rows(data: PreparedData, rows: NDArray[np.int64], checksums_N: NDArra
     _, inverse, counts = np.unique(checksums_N[rows], return_inverse=True, return_counts=True)
     alike: dict[bytes, list[int]] = defaultdict(list)
     for row in rows[counts[inverse] > 1].tolist():
-        alike[hashlib.sha256(data.clips.read(np.array([row], dtype=np.int32))).digest()].append(row)
+        pixels = data.clips.read(np.array([row], dtype=np.int32))
+        alike[hashlib.sha256(pixels.data).digest()].append(row)
     return [equal for equal in alike.values() if len(equal) > 1]
 
 
