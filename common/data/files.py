@@ -28,6 +28,7 @@ VIDEO_EXTENSIONS = frozenset(
         ".wmv",
     ]  # what FFmpeg opens by content
 )
+ARCHIVE_EXTENSIONS = (".zip", ".rar", ".7z", ".tar", ".tgz", ".gz")
 FEW = 3
 
 
@@ -58,6 +59,12 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
         seen.add(real)
         below = os.path.relpath(path, folder)
         yield "" if below == "." else below, sorted(name for name in files if not name.startswith("."))
+
+
+def archives_hint(root: Path) -> str:
+    """Return what to say of archives below `root` where something is not found; "" if there are none."""
+    found = [name for _, names in walk(root) for name in names if name.lower().endswith(ARCHIVE_EXTENSIONS)]
+    return f"; {len(found)} archives there may have to be unpacked first ({some(found)})" if found else ""
 
 
 class Tree:

@@ -56,6 +56,21 @@ def test_a_root_without_any_video_says_where_they_were_looked_for(tmp_path: Path
         read_source("ma52", root)
 
 
+@pytest.mark.parametrize("name", ["ma52", "imigue", "smg", "ucf101", "hmdb51", "kinetics400"])
+def test_archives_that_are_not_unpacked_are_named(tmp_path: Path, name: str) -> None:
+    dataset_copies.write(tmp_path / "sub/Train.RAR", "")
+    with pytest.raises(DataError, match=r"data.root; 1 archives there may have to be unpacked first \('Train.RAR'\)"):
+        read_source(name, tmp_path)
+
+
+def test_archives_of_videos_are_named_where_no_video_is_there(tmp_path: Path) -> None:
+    root = dataset_copies.hmdb51(tmp_path, videos=False)
+    for path in list(root.rglob("*.avi")):
+        path.rename(path.with_suffix(".zip"))
+    with pytest.raises(DataError, match=r"none of the 6 clips .*; 8 archives there may have to be unpacked first"):
+        read_source("hmdb51", root)
+
+
 def test_odd_names_and_files_of_other_kinds_are_passed_over(tmp_path: Path) -> None:
     root = dataset_copies.ma52(tmp_path, videos=False)
     expected = read_source("ma52", root)

@@ -140,6 +140,14 @@ def test_kinetics_reads_tables(tmp_path: Path) -> None:
     assert [kind.number for kind in source.classes] == list(range(400))
 
 
+def test_kinetics_reads_equal_rows_of_several_tables_once(tmp_path: Path) -> None:
+    root = dataset_copies.kinetics400(tmp_path, videos=False)
+    expected = read_source("kinetics400", root)
+    text = (root / "annotations/train.csv").read_text()
+    dataset_copies.write(root / "kinetics_train.csv", text.replace(",is_cc", "").replace("train,0", "train"))
+    assert read_source("kinetics400", root) == expected
+
+
 @pytest.mark.parametrize("underscores", [True, False])
 def test_kinetics_without_tables_takes_the_folders_names(tmp_path: Path, underscores: bool) -> None:
     root = dataset_copies.kinetics400(tmp_path, table=False, underscores=underscores, videos=False)

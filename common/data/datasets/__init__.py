@@ -20,7 +20,7 @@ from aplt.common.data.datasets.ma52 import MA52
 from aplt.common.data.datasets.smg import SMG
 from aplt.common.data.datasets.table import TABLE
 from aplt.common.data.datasets.ucf101 import UCF101
-from aplt.common.data.files import some
+from aplt.common.data.files import archives_hint, some
 from aplt.common.data.source import Part, Source, SourceClass, SourceClip
 from aplt.common.data.subsets import Subset, most_frequent
 from aplt.common.errors import DataError
@@ -76,7 +76,7 @@ def read_source(
         raise DataError(
             f"none of the {len(missing)} clips that {dataset.title} lists has a video below {root} (such as "
             f"{missing[0].clip_id!r}): unpack the archives anywhere below it; `aplt data check {name} --root {root}` "
-            "compares the lists alone"
+            f"compares the lists alone{archives_hint(root)}"
         )
     return Source(
         clips=[clip for clip in wanted if clip.video],

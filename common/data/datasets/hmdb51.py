@@ -16,7 +16,7 @@ from aplt.common.data.comparison import Count
 from aplt.common.data.datasets import published
 from aplt.common.data.datasets.dataset import Dataset, Listing, checked
 from aplt.common.data.datasets.ucf101 import FoldOptions
-from aplt.common.data.files import Tree, numbered_lines
+from aplt.common.data.files import Tree, archives_hint, numbered_lines
 from aplt.common.data.source import Part, SourceClip
 from aplt.common.errors import DataError
 
@@ -50,7 +50,8 @@ def _read(root: Path, options: HmdbOptions) -> Listing:
             clips.append(SourceClip(clip_id=stem, video=tree.video(stem, near=label), label=label, split=part))
     if not clips:
         raise DataError(
-            f"no <class>{ending} lies below {root}: unpack the lists of HMDB51's splits anywhere below data.root"
+            f"no <class>{ending} lies below {root}: unpack the lists of HMDB51's splits anywhere below "
+            f"data.root{archives_hint(root)}"
         )
     times = Counter(clip.clip_id for clip in clips)  # a name is unique in the folder of its class, not beyond it
     clips = [replace(c, clip_id=f"{c.label}/{c.clip_id}") if times[c.clip_id] > 1 else c for c in clips]

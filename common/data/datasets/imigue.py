@@ -16,7 +16,7 @@ from aplt.common.data.comparison import Count
 from aplt.common.data.datasets import published
 from aplt.common.data.datasets.cuts import CutOptions, Row, is_whole, read_rows, reversed_note
 from aplt.common.data.datasets.dataset import NO_LABELS, Dataset, Listing, checked
-from aplt.common.data.files import Tree, some
+from aplt.common.data.files import Tree, archives_hint, some
 from aplt.common.data.source import Part, SourceClip
 from aplt.common.data.subsets import Subset
 from aplt.common.errors import DataError
@@ -106,7 +106,7 @@ def _instances(tree: Tree) -> tuple[list[_Instance], bool]:
     if not instances:
         raise DataError(
             f"no labels lie below {tree.root}: iMiGUE needs labels_20200831.csv, or 0001_label.csv and so on, anywhere "
-            "below data.root"
+            f"below data.root{archives_hint(tree.root)}"
         )
     return instances, False
 

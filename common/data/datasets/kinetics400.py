@@ -15,7 +15,7 @@ from aplt.common.data.comparison import Count
 from aplt.common.data.datasets import published
 from aplt.common.data.datasets.cuts import is_whole
 from aplt.common.data.datasets.dataset import NO_LABELS, Dataset, Listing, Options, checked
-from aplt.common.data.files import Tree
+from aplt.common.data.files import Tree, archives_hint
 from aplt.common.data.source import Part, SourceClip
 from aplt.common.errors import DataError
 
@@ -32,6 +32,7 @@ def _read(root: Path, options: Options) -> Listing:
     clips: list[SourceClip] = []
     for path in tree.list_files(re.compile(r".+\.csv")):
         clips += _table(tree, path, names)
+    clips = list(dict.fromkeys(clips))  # tables of one part and of all parts may lie side by side
     notes = []
     if not clips:
         clips = _folders(tree, names)
@@ -39,7 +40,7 @@ def _read(root: Path, options: Options) -> Listing:
     if not clips:
         raise DataError(
             f"{root} holds neither a table of Kinetics-400 (columns {', '.join(COLUMNS)}) nor videos in "
-            "<part>/<class name>/: unpack them anywhere below data.root"
+            f"<part>/<class name>/: unpack them anywhere below data.root{archives_hint(root)}"
         )
     labelled = {clip.split for clip in clips if clip.label is not None}
     return Listing(

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from aplt.common.data.comparison import Count
 from aplt.common.data.datasets import published
 from aplt.common.data.datasets.dataset import NO_LABELS, Dataset, Listing, Options, checked
-from aplt.common.data.files import Tree, numbered_lines
+from aplt.common.data.files import Tree, archives_hint, numbered_lines
 from aplt.common.data.source import Part, SourceClass, SourceClip
 from aplt.common.data.subsets import Subset
 from aplt.common.errors import DataError
@@ -36,7 +36,7 @@ def _read(root: Path, options: Options) -> Listing:
         elif part != "test":
             raise DataError(
                 f"no {name} lies below {root}: MA-52 needs {LISTS['train']} and {LISTS['val']} (they are in its public "
-                "repository) anywhere below data.root"
+                f"repository) anywhere below data.root{archives_hint(root)}"
             )
     tested = {clip.label for clip in clips if clip.split == "test"}
     left_out: dict[Part, str] = {"test": NO_LABELS} if tested == {classes[0].name} else {}

@@ -15,7 +15,7 @@ from aplt.common.data.comparison import Count
 from aplt.common.data.datasets import published
 from aplt.common.data.datasets.cuts import CutOptions, Row, read_rows, reversed_note
 from aplt.common.data.datasets.dataset import Dataset, Listing, checked
-from aplt.common.data.files import Tree
+from aplt.common.data.files import Tree, archives_hint
 from aplt.common.data.source import Part, SourceClip
 from aplt.common.data.subsets import Subset
 from aplt.common.errors import DataError
@@ -58,7 +58,8 @@ def _read(root: Path, options: CutOptions) -> Listing:
             )
     if not rows:
         raise DataError(
-            f"no labels lie below {root}: SMG needs Sample0001_finelabels.csv and so on anywhere below data.root"
+            f"no labels lie below {root}: SMG needs Sample0001_finelabels.csv and so on anywhere below "
+            f"data.root{archives_hint(root)}"
         )
     return Listing(
         clips=checked(clips, [kind.name for kind in classes], f"SMG in {root}"),

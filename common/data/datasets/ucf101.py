@@ -13,7 +13,7 @@ from typing import Literal
 from aplt.common.data.comparison import Count
 from aplt.common.data.datasets import published
 from aplt.common.data.datasets.dataset import Dataset, Listing, Options, checked
-from aplt.common.data.files import Tree, numbered_lines
+from aplt.common.data.files import Tree, archives_hint, numbered_lines
 from aplt.common.data.source import Part, SourceClass, SourceClip
 from aplt.common.errors import DataError
 
@@ -40,7 +40,8 @@ def _read(root: Path, options: FoldOptions) -> Listing:
         path = tree.list_file(name)
         if path is None:
             raise DataError(
-                f"no {name} lies below {root}: unpack the lists of UCF101's splits anywhere below data.root"
+                f"no {name} lies below {root}: unpack the lists of UCF101's splits anywhere below "
+                f"data.root{archives_hint(root)}"
             )
         for line, text in numbered_lines(path):
             clips.append(_clip(tree, f"{path}, line {line}", text, part, by_name))
