@@ -56,6 +56,17 @@ def test_a_root_without_any_video_says_where_they_were_looked_for(tmp_path: Path
         read_source("ma52", root)
 
 
+def test_lists_without_a_clip_are_a_data_error(tmp_path: Path) -> None:
+    root = dataset_copies.ma52(tmp_path / "ma52", videos=False)
+    for part in ("train", "val"):
+        dataset_copies.write(root / f"annotations/{part}_list_videos.txt", "\r\n")
+    with pytest.raises(DataError, match=r"MA-52 in .* has no clip to use: its lists are empty"):
+        read_source("ma52", root)
+    dataset_copies.write(tmp_path / "imigue/0012_label.csv", "class,start,end\n")
+    with pytest.raises(DataError, match=r"iMiGUE in .* has no clip to use"):
+        read_source("imigue", tmp_path / "imigue")
+
+
 @pytest.mark.parametrize("name", ["ma52", "imigue", "smg", "ucf101", "hmdb51", "kinetics400"])
 def test_archives_that_are_not_unpacked_are_named(tmp_path: Path, name: str) -> None:
     dataset_copies.write(tmp_path / "sub/Train.RAR", "")

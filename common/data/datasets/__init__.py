@@ -72,7 +72,9 @@ def read_source(
     names = {kind.name for kind in classes}
     wanted = [clip for clip in known if clip.label is None or clip.label in names]
     missing = [clip for clip in wanted if not clip.video]
-    if missing and len(missing) == len(wanted):
+    if not wanted:
+        raise DataError(f"{dataset.title} in {root} has no clip to use: its lists are empty, or all of it is left out")
+    if len(missing) == len(wanted):
         raise DataError(
             f"none of the {len(missing)} clips that {dataset.title} lists has a video below {root} (such as "
             f"{missing[0].clip_id!r}): unpack the archives anywhere below it; `aplt data check {name} --root {root}` "

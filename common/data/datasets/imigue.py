@@ -21,7 +21,7 @@ from aplt.common.data.source import Part, SourceClip
 from aplt.common.data.subsets import Subset
 from aplt.common.errors import DataError
 
-PER_VIDEO = re.compile(r"0*(\d+)_label\.csv")
+PER_VIDEO = re.compile(r"\d+_label\.csv")
 PER_VIDEO_COLUMNS = ("class", "start_frame", "end_frame")
 ALL_VIDEOS = re.compile(r"labels.*\.csv")
 ALL_VIDEOS_COLUMNS = (
@@ -100,10 +100,11 @@ def _instances(tree: Tree) -> tuple[list[_Instance], bool]:
         rows = read_rows(tables[0], ALL_VIDEOS_COLUMNS)
         return [_instance(row, row.values[0], row.values[1], row.values[7]) for row in rows], True
     instances = []
-    for path in tree.list_files(PER_VIDEO):
+    files = tree.list_files(PER_VIDEO)
+    for path in files:
         video = path.name.removesuffix("_label.csv")
         instances += [_instance(row, video, str(row.place + 1)) for row in read_rows(path, PER_VIDEO_COLUMNS)]
-    if not instances:
+    if not files:
         raise DataError(
             f"no labels lie below {tree.root}: iMiGUE needs labels_20200831.csv, or 0001_label.csv and so on, anywhere "
             f"below data.root{archives_hint(tree.root)}"
