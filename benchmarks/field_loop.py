@@ -252,8 +252,8 @@ def run_field(folder: Path, config: RunConfig, workers: int) -> Timing:
 
 def field_settings(config: RunConfig, workers: int) -> dict[str, Any]:
     """Return lists of clips and the numbers of the configuration, as the baseline reads them."""
-    data, plan = PreparedData.open(config.data.prepared), config.plan()
-    truth = load_truth(config.data.prepared)
+    data, plan = PreparedData.open(config.data.folder, config.data.split_name), config.plan()
+    truth = load_truth(config.data.folder)
 
     def clips(rows: Any) -> dict[str, Any]:
         paths = [str(config.data.root / data.manifest.video[row]) for row in rows]
@@ -281,7 +281,7 @@ def field_settings(config: RunConfig, workers: int) -> dict[str, Any]:
 
 def views_cpu(config: RunConfig) -> float:
     """Return the CPU seconds in which aplt reads and augments the clips of one epoch after the warm-up."""
-    data, device = PreparedData.open(config.data.prepared), torch.device("cpu")
+    data, device = PreparedData.open(config.data.folder, config.data.split_name), torch.device("cpu")
     augmentation = Augmentation.of(config.data, seed=config.seed)
     method = init_state(config, data, device).method
     loader = Loader(
@@ -295,7 +295,7 @@ def views_cpu(config: RunConfig) -> float:
 
 def report(config: RunConfig, aplt: Timing, field: Timing, args: argparse.Namespace) -> None:
     """Print who took how long, and for what."""
-    data, epochs = PreparedData.open(config.data.prepared), args.epochs
+    data, epochs = PreparedData.open(config.data.folder, config.data.split_name), args.epochs
     print(
         f"{len(data.manifest)} clips ({len(data.labeled_rows_M)} labelled, {len(data.unlabeled_rows_N)} unlabelled, "
         f"{len(data.test_rows_T)} for testing), {config.model.name} at {args.size} px, batch "

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from aplt.common.data.splits import LabeledRule, TestRule
+from aplt.common.data.splits import LabeledRule, SplitRules, TestRule
 from aplt.common.schedule import Schedule
 
 Positive = Annotated[int, Field(ge=1)]
@@ -63,15 +63,25 @@ class DataConfig(Section):
 
     root: Path
     """The folder with the clips. Nothing is ever written into it."""
-    prepared: Path = Path("prepared")
-    """Where manifest, splits and clip cache are written."""
-    adapter: Literal["folder", "csv"] = "folder"
-    """folder: root/<class>/<clip>; csv: a table named by `labels`."""
+    prepared: Path | str = Path("prepared")
+    """Where manifest, splits and clip cache are written: a folder, or s3://bucket/prefix with `local`."""
+    local: Path | None = None
+    """If `prepared` is in an object store: the folder of each machine that its copy is kept in."""
+    adapter: Literal["folder", "csv", "ma52", "imigue", "smg", "ucf101", "hmdb51", "kinetics400"] = "folder"
+    """folder: root/<class>/<clip>; csv: a table named by `labels`; else the data set whose files are in `root`."""
+    subset: str | None = None
+    """Its most frequent classes: ma12, smg5, imigue11, or top:K."""
+    options: dict[str, Any] = {}
+    """What only this data set has, such as `fold: 2` (ucf101, hmdb51) or `margin: 5` (imigue, smg)."""
     labels: Path | None = None
     group_regex: str | None = None
     """Searched in the file stem; its first group names the subject, for splits without common subjects."""
+    split: str | None = None
+    """A split that `aplt data split` made, by name; then the next four settings are not used."""
     test: TestRule = TestRule()
     labeled: LabeledRule = LabeledRule()
+    unlabeled: Literal["rest", "all"] = "rest"
+    """rest: the training clips that do not show their label; all: those that do as well."""
     split_seed: int = 0
     num_frames: Positive = 8
     """Segments per clip; one frame of each is shown to the network."""
@@ -97,7 +107,24 @@ class DataConfig(Section):
             raise ValueError(f"crop_size ({self.crop_size}) must not exceed clip_size ({self.clip_size})")
         if self.adapter == "csv" and self.labels is None:
             raise ValueError("adapter csv needs `labels`: the path of the table")
+        if "://" in str(self.prepared) and self.local is None:
+            raise ValueError(f"prepared {self.prepared} needs `local`: a folder for this machine's copy of it")
         return self
+
+    @property
+    def folder(self) -> Path:
+        """Where this machine has the prepared data."""
+        return self.local if self.local is not None and "://" in str(self.prepared) else Path(self.prepared)
+
+    @property
+    def rules(self) -> SplitRules:
+        """What the split is drawn by."""
+        return SplitRules(test=self.test, labeled=self.labeled, unlabeled=self.unlabeled, seed=self.split_seed)
+
+    @property
+    def split_name(self) -> str:
+        """The split of this run."""
+        return self.split or self.rules.name
 
 
 class ModelConfig(Section):
@@ -205,6 +232,7 @@ MAY_CHANGE = (
     "store",
     "data.root",
     "data.prepared",
+    "data.local",
     "data.labels",
     "data.workers",
     "data.timeout_s",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from aplt.common.config import BaseRunConfig, Section
+from aplt.common.config import BaseRunConfig, DataConfig, Section
 from aplt.common.errors import ConfigError
 from aplt.trainer.methods import AnyMethodConfig
 from aplt.trainer.methods.aplt import APLTConfig
+
+DATA = "data.yaml"
+"""In a prepared folder: the settings that it was prepared with."""
 
 
 class ResourcesConfig(Section):
@@ -57,6 +60,45 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     for override in overrides:
         _override(values, override)
     return _resolved(parse_config(values, source=str(path)), path.parent)
+
+
+def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
+    """Return the `data` section of a configuration file, or the one that a prepared folder was made with.
+
+    Raises:
+        ConfigError: it is neither, or a setting is wrong.
+    """
+    if not path.is_dir():
+        return load_config(path, overrides).data
+    recorded = path / DATA
+    if not recorded.is_file():
+        raise ConfigError(f"{path} is no prepared folder (it has no {DATA}): `aplt data prepare` makes one")
+    data = data_config(_read_yaml(recorded).get("data") or {}, overrides, folder=path, source=str(recorded))
+    return data.model_copy(update={"prepared": path.resolve(), "local": None})
+
+
+def data_config(values: dict[str, Any], overrides: Sequence[str], *, folder: Path, source: str) -> DataConfig:
+    """Return a checked `data` section; relative paths in it start at `folder`.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    whole: dict[str, Any] = {"run": "data", "data": dict(values)}
+    for override in overrides:
+        _override(whole, override)
+    return _resolved(parse_config(whole, source=source), folder).data
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return dotted settings, later ones over earlier ones, as sections in sections; paths become text, as in YAML."""
+    sections: dict[str, Any] = {}
+    for name, value in values.items():
+        *outer, key = name.split(".")
+        section = sections
+        for part in outer:
+            section = section.setdefault(part, {})
+        section[key] = str(value) if isinstance(value, Path) else value
+    return sections
 
 
 def parse_config(values: dict[str, Any], *, source: str) -> RunConfig:
@@ -161,7 +203,8 @@ def _resolved(config: RunConfig, folder: Path) -> RunConfig:
     data = data.model_copy(
         update={
             "root": absolute(data.root),
-            "prepared": absolute(data.prepared),
+            "prepared": data.prepared if "://" in str(data.prepared) else absolute(data.prepared),
+            "local": None if data.local is None else absolute(data.local),
             "labels": None if data.labels is None else absolute(data.labels),
         }
     )

@@ -99,7 +99,7 @@ def load_classifier(store: ArtifactStore, config: RunConfig, *, epoch: int | Non
 def evaluate_split(classifier: Classifier, *, split: str) -> dict[str, float]:
     """Return the accuracies of both heads on the `test` clips or on the `unlabeled` training clips."""
     config: BaseRunConfig = classifier.config
-    data = PreparedData.open(config.data.prepared)
+    data = PreparedData.open(config.data.folder, config.data.split_name)
     rows_T = data.test_rows_T if split == "test" else data.unlabeled_rows_N
     if not len(rows_T):
         raise RunError(f"run {config.run} has no {split} clips; see data.test in its configuration")
@@ -112,7 +112,7 @@ def evaluate_split(classifier: Classifier, *, split: str) -> dict[str, float]:
         predictions["prototypes"] = prototype_predictions(
             features_TD, classifier.prototypes_KD, normalize=config.features.normalize
         )
-    truth_T = load_truth(config.data.prepared)[rows_T]
+    truth_T = load_truth(config.data.folder)[rows_T]
     scalars = {"clips": float(len(rows_T)), "known": float((truth_T >= 0).sum())}
     for name, predictions_T in predictions.items():
         scalars |= accuracy_scalars(predictions_T, truth_T, num_classes=len(classifier.names), prefix=name)

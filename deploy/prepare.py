@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,10 +23,15 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from aplt.common.data.prepare import PrepareProgress, PrepareReport, prepare
+from aplt.common.config import DataConfig
+from aplt.common.data.datasets import read_source
+from aplt.common.data.manifest import write_text
+from aplt.common.data.prepare import PrepareProgress, PrepareReport, add_split, prepare
 from aplt.common.data.prepared import PREPARED, QUARANTINE, PreparedData
-from aplt.deploy.config import RunConfig
+from aplt.deploy.config import DATA, RunConfig, data_config, nested
 from aplt.deploy.display import duration
+from aplt.deploy.proposal import data_proposal
+from aplt.deploy.survey import look_at
 
 _SAYING = {
     "waiting": "waiting for another process that prepares the same folder",
@@ -40,35 +48,68 @@ def prepare_if_needed(config: RunConfig, console: Console) -> PreparedData:
     Raises:
         DataError: the clips or labels are missing or unusable.
     """
-    if not config.data.root.is_dir() and (config.data.prepared / PREPARED).is_file():
-        console.print(f"{config.data.root} is not here; using what was prepared in {config.data.prepared}")
-        return PreparedData.open(config.data.prepared)
-    report = run_prepare(config, console)
+    data = config.data
+    if not data.root.is_dir() and (data.folder / PREPARED).is_file():
+        console.print(f"{data.root} is not here; using what was prepared in {data.folder}")
+        if data.split is None:
+            add_split(data.folder, data.rules)
+        return open_prepared(data)
+    report = run_prepare(data, console)
     if report.decoded_now:
         console.print(f"prepared {report.num_clips} clips in {duration(report.seconds)}")
+    if report.missing:
+        console.print(f"{len(report.missing)} clips are not in {data.root}, such as {report.missing[0]}", markup=False)
     if report.quarantined:
         first_id, reason = report.quarantined[0]
         console.print(
             f"{len(report.quarantined)} clips cannot be decoded and are left out, such as {first_id}: {reason}. "
-            f"All are in {config.data.prepared / QUARANTINE}",
+            f"All are in {data.folder / QUARANTINE}",
             markup=False,
         )
-    return PreparedData.open(config.data.prepared)
+    return open_prepared(data)
 
 
-def run_prepare(config: RunConfig, console: Console, *, verify: bool = False) -> PrepareReport:
+def open_prepared(data: DataConfig) -> PreparedData:
+    """Return the prepared data that these settings name."""
+    return PreparedData.open(data.folder, data.split_name)
+
+
+def propose_data(adapter: str, given: Mapping[str, Any], overrides: Sequence[str]) -> DataConfig:
+    """Return settings for preparing a data set: those given (dotted names), and for the rest what suits its clips.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        DataError: the data set cannot be read.
+    """
+    asked = data_config(nested({"adapter": adapter, **given}), overrides, folder=Path(), source="aplt data prepare")
+    survey = look_at(
+        asked.root,
+        adapter=adapter,
+        subset=asked.subset,
+        options=asked.options,
+        labels=asked.labels,
+        group_regex=asked.group_regex,
+    )
+    suited = data_proposal(survey) | {"adapter": adapter, **given}
+    return data_config(nested(suited), overrides, folder=Path(), source="aplt data prepare")
+
+
+def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> PrepareReport:
     """Return what there is after preparing; what is there already is not done again, unless `verify` finds damage."""
-    data = config.data
+    source = read_source(
+        data.adapter,
+        data.root,
+        subset=data.subset,
+        options=data.options,
+        labels=data.labels,
+        group_regex=data.group_regex,
+    )
     with _progress(console) as progress:
-        return prepare(
+        report = prepare(
+            source,
             root=data.root,
-            prepared=data.prepared,
-            adapter=data.adapter,
-            labels=data.labels,
-            group_regex=data.group_regex,
-            test=data.test,
-            labeled=data.labeled,
-            seed=data.split_seed,
+            prepared=data.folder,
+            rules=None if data.split else data.rules,
             num_segments=data.num_frames,
             frames_per_segment=data.frames_per_segment,
             size=data.clip_size,
@@ -79,6 +120,8 @@ def run_prepare(config: RunConfig, console: Console, *, verify: bool = False) ->
             verify=verify,
             progress=progress,
         )
+    write_text(data.folder / DATA, yaml.safe_dump({"data": data.model_dump(mode="json")}, sort_keys=False))
+    return report
 
 
 @contextmanager

@@ -10,11 +10,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import yaml
+
+from aplt.common.config import DataConfig
 from aplt.deploy.survey import Survey
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
 COMMENT_COLUMN = 36  # the template has a tab before each comment
 MANY_GROUPS = 20
+SMALL = 200  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +51,11 @@ def propose(survey: Survey) -> Proposal:
     trainer_threads = max(1, cores - labeler_threads)
     if not num_gpus:
         model, clip_size, crop_size = "tiny_tsm", 64, 56
-    elif survey.short_side < 200:
+    elif survey.short_side < SMALL:
         model, clip_size, crop_size = "tsm_resnet18", 128, 112
     else:
         model, clip_size, crop_size = "tsm_resnet18", 256, 224
-    split_column = any(clip.split == "test" for clip in survey.clips)
+    parts = any(clip.split in ("val", "test") for clip in survey.clips)
     return Proposal(
         model=model,
         clip_size=clip_size,
@@ -67,10 +71,28 @@ def propose(survey: Survey) -> Proposal:
         labeler_cpus=labeler_threads if cores > 1 else 0.5,
         trainer_gpus=min(1.0, num_gpus / 2),
         labeler_gpus=min(1.0, num_gpus / 2),
-        test_rule="given" if split_column else "group" if survey.groups else "random",
+        test_rule="official" if parts else "group" if survey.groups else "random",
         test_every=3 if 0 < len(survey.groups) < MANY_GROUPS else 5,
-        labeled_rule="given" if survey.num_unlabeled else "per_class",
+        labeled_rule="all" if survey.num_unlabeled else "per_class",
     )
+
+
+def data_proposal(survey: Survey) -> dict[str, Any]:
+    """Return the settings of `data` that suit these clips on any machine, as dotted names.
+
+    Clips are prepared once and for every network: the size does not depend on whether this machine has a GPU.
+    """
+    proposal, size = propose(survey), 128 if survey.short_side < SMALL else 256
+    return {
+        "clip_size": size,
+        "crop_size": size * 7 // 8,
+        "frames_per_segment": proposal.frames_per_segment,
+        "fit": proposal.fit,
+        "workers": proposal.workers,
+        "group_regex": survey.group_regex,
+        "test.rule": proposal.test_rule,
+        "labeled.rule": proposal.labeled_rule,
+    } | ({"test.every": proposal.test_every} if proposal.test_rule in ("group", "random") else {})
 
 
 def config_text(survey: Survey, proposal: Proposal, *, run: str, root: str, labels: str | None) -> str:
@@ -83,7 +105,9 @@ def config_text(survey: Survey, proposal: Proposal, *, run: str, root: str, labe
         run=_quoted(run),
         prepared=_quoted(f"prepared/{run}"),
         root=_quoted(root),
-        adapter="folder" if labels is None else "csv",
+        adapter=survey.adapter,
+        subset="null" if survey.subset is None else _quoted(survey.subset),
+        options=json.dumps(dict(survey.options)),
         labels="null" if labels is None else _quoted(labels),
         group_regex="null" if survey.group_regex is None else "'" + survey.group_regex.replace("'", "''") + "'",
         num_clips=len(survey.clips) + len(survey.not_in_table),
@@ -94,6 +118,12 @@ def config_text(survey: Survey, proposal: Proposal, *, run: str, root: str, labe
     return text.expandtabs(COMMENT_COLUMN)
 
 
+def with_data(text: str, data: DataConfig) -> str:
+    """Return a configuration file whose clips are those that are prepared already, with the settings of then."""
+    section = yaml.safe_dump({"data": data.model_dump(mode="json")}, sort_keys=False, allow_unicode=True)
+    return re.sub(r"(?ms)^data:\n.*?(?=^\S)", lambda _: f"# as it was prepared\n{section}\n", text)
+
+
 def run_name_of(root: Path) -> str:
     """Return a run name made of the name of the folder with the clips."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", root.resolve().name).strip("-._")[:50]
@@ -101,7 +131,7 @@ def run_name_of(root: Path) -> str:
 
 
 _SPLITS = {
-    "given": "the table says which clips are for testing (column split)",
+    "official": "the parts that the data set, or the table's split column, names",
     "group": "no subject is in both parts; test on every n-th subject in sorted order",
     "random": "test on every n-th clip of each class, in a shuffled order; names show no subjects to keep apart",
 }

@@ -173,7 +173,7 @@ def class_names(store: ArtifactStore, config: RunConfig) -> list[str]:
     recorded = store.read_json(DATA)
     if recorded is not None:
         return [str(name) for name in recorded["class_names"]]
-    return list(PreparedData.open(config.data.prepared).class_names)
+    return list(PreparedData.open(config.data.folder, config.data.split_name).class_names)
 
 
 def is_run(run: str) -> bool:

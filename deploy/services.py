@@ -31,7 +31,9 @@ def run_service(role: Role, config: RunConfig) -> None:
     """
     store = create_or_resume(config, resume=False, join=True).with_patience(config.store.patience_s)
     with RoleClaim(store, role) as claim, MetricLog(records_folder(config), role, claim=claim.number) as log:
-        data = PreparedData.open(config.data.prepared)  # the claim comes first: it tells those who watch what failed
+        data = PreparedData.open(
+            config.data.folder, config.data.split_name
+        )  # the claim comes first: it tells those who watch what failed
         record_data(store, data)
         logger.info("%s of run %s, process %d of this role", role, config.run, claim.number)
         provenance = provenance_of(role, config)

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from statistics import median
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-from aplt.common.data.datasets.folder import read_folder
-from aplt.common.data.datasets.table import read_table
+from aplt.common.data.datasets import read_source
 from aplt.common.data.decode import decode_clips
 from aplt.common.data.files import VIDEO_EXTENSIONS
 from aplt.common.data.frames import Frames, FrameSpec, Job
-from aplt.common.data.source import SourceClip
+from aplt.common.data.source import Source, SourceClip
 from aplt.common.errors import DataError
 
 # How people write the subject into file names, most specific first.
@@ -41,7 +42,10 @@ class Survey:
     """What is in a folder of clips and on this machine."""
 
     root: Path
-    clips: list[SourceClip]
+    adapter: str
+    subset: str | None
+    options: Mapping[str, Any]
+    source: Source
     not_in_table: list[str]
     """Videos in the folder that the table does not name: they have no label."""
     group_regex: str | None
@@ -57,9 +61,15 @@ class Survey:
     gpus: list[str]
 
     @property
+    def clips(self) -> list[SourceClip]:
+        """All clips, without those that a table does not name."""
+        return self.source.clips
+
+    @property
     def class_counts(self) -> dict[str, int]:
         """Labelled clips of each class, by class name."""
-        return dict(sorted(Counter(clip.label for clip in self.clips if clip.label is not None).items()))
+        counts = Counter(clip.label for clip in self.clips)
+        return {one.name: counts[one.name] for one in self.source.classes}
 
     @property
     def num_unlabeled(self) -> int:
@@ -77,7 +87,15 @@ class Survey:
         return median(width / height for width, height in self.sizes)
 
 
-def look_at(root: Path, *, labels: Path | None, group_regex: str | None) -> Survey:
+def look_at(
+    root: Path,
+    *,
+    adapter: str = "folder",
+    subset: str | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    labels: Path | None = None,
+    group_regex: str | None = None,
+) -> Survey:
     """Return what is in the folder `root`; opens a few clips, in processes that are killed if they hang.
 
     Raises:
@@ -85,13 +103,10 @@ def look_at(root: Path, *, labels: Path | None, group_regex: str | None) -> Surv
     """
     import torch
 
-    clips = (
-        read_folder(root, group_regex=group_regex)
-        if labels is None
-        else read_table(root, labels, group_regex=group_regex)
-    )
+    source = read_source(adapter, root, subset=subset, options=options, labels=labels, group_regex=group_regex)
+    clips = source.clips
     groups = Counter(clip.group for clip in clips if clip.group)
-    if not groups:
+    if not groups and adapter in ("folder", "csv"):
         stems = [(PurePosixPath(clip.video).stem, clip.label or "") for clip in clips]
         group_regex = find_group_regex(stems)
         groups = Counter() if group_regex is None else _count_groups([stem for stem, _ in stems], group_regex)
@@ -102,7 +117,10 @@ def look_at(root: Path, *, labels: Path | None, group_regex: str | None) -> Surv
         raise DataError(f"none of {len(probes)} clips of {root} can be decoded; {name}: {reason}")
     return Survey(
         root=root,
-        clips=clips,
+        adapter=adapter,
+        subset=subset,
+        options=dict(options),
+        source=source,
         not_in_table=[] if labels is None else _others(root, {clip.video for clip in clips}),
         group_regex=group_regex,
         groups=dict(sorted(groups.items())),

@@ -41,7 +41,7 @@ def write_report(store: ArtifactStore, config: BaseRunConfig, data: PreparedData
     history = History.read(store, config.plan())
     summary = summarize(history, config, data)
     names = _write_charts(store, history, summary) + _write_sheets(
-        store, history, summary, data, load_truth(config.data.prepared)
+        store, history, summary, data, load_truth(config.data.folder)
     )
     summary["pictures"] = names
     if any(name.startswith("classes/") for name in names):

@@ -319,7 +319,7 @@ def judge(
 ) -> dict[str, float]:
     """Return every number that needs ground truth. Called when what it judges is published, never before."""
     data, num_classes = labeler.data, len(labeler.data.class_names)
-    truth = load_truth(labeler.config.data.prepared)
+    truth = load_truth(labeler.config.data.folder)
     scalars: dict[str, float] = {}
     for name, predictions_T in predictions.items():
         scalars |= accuracy_scalars(predictions_T, truth[data.test_rows_T], num_classes=num_classes, prefix=name)

@@ -27,18 +27,19 @@ class Finding:
     names: tuple[str, ...]
 
 
-def check(*, root: Path, prepared: Path, min_labels: int = 2) -> list[Finding]:
+def check(*, root: Path, prepared: Path, split: str, min_labels: int = 2) -> list[Finding]:
     """Return what is wrong with prepared data, errors first. Reads the whole clip cache.
 
     Args:
         root: Where the videos lie; those that are gone are reported.
         prepared: The prepared directory.
+        split: The name of one of its splits.
         min_labels: Classes with fewer labelled clips are reported.
 
     Raises:
         DataError: the directory is not prepared.
     """
-    data = PreparedData.open(prepared)
+    data = PreparedData.open(prepared, split)
     about = read_about(prepared) or {}
     folder = prepared / "cache" / about["cache"]
     findings = [*_files(data, root, prepared), *_pixels(data, folder), *_labels(data, min_labels), *_groups(data)]
@@ -65,10 +66,11 @@ def _pixels(data: PreparedData, folder: Path) -> Iterator[Finding]:
         damaged = tuple(data.manifest.clip_id[row] for row in wrong)
         yield Finding("damaged", "error", f"{len(damaged)} clips in {folder} are damaged: prepare again", damaged)
     whole = np.setdiff1d(np.flatnonzero(status["state"] == DECODED), wrong)
+    tested = set(data.test_rows_T.tolist())
     for rows in _equal_rows(data, whole, status["checksum"]):
         names = tuple(data.manifest.clip_id[row] for row in rows)
         same = " and ".join(names) if len(names) < 4 else f"{len(names)} clips ({', '.join(names[:3])}, ...)"
-        if len({data.manifest.split[row] for row in rows}) > 1:
+        if len({row in tested for row in rows}) > 1:
             yield Finding("leak", "warning", f"{same} are the same, for training and for testing", names)
         else:
             yield Finding("duplicate", "warning", f"{same} are the same", names)
@@ -93,8 +95,9 @@ def _labels(data: PreparedData, min_labels: int) -> Iterator[Finding]:
 
 
 def _groups(data: PreparedData) -> Iterator[Finding]:
-    groups = set(zip(data.manifest.split, data.manifest.group, strict=True))
-    shared = tuple(sorted(group for part, group in groups if part == "test" and group and ("train", group) in groups))
+    trained = np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])
+    groups = [{data.manifest.group[row] for row in rows.tolist()} for rows in (trained, data.test_rows_T)]
+    shared = tuple(sorted((groups[0] & groups[1]) - {""}))
     if shared:
         message = f"{len(shared)} groups are in the training and in the test set: accuracy is not that of new subjects"
         yield Finding("shared group", "warning", message, shared)

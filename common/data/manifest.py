@@ -79,6 +79,12 @@ class Manifest(Sequence[Clip]):
             columns[name] = np.array(values, dtype=_dtype(name))
         return cls(**columns)
 
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """Frames of every clip [N]; -1 where the file could not be decoded."""
+        last = np.where(self.end < 0, self.nframes - 1, np.minimum(self.end, self.nframes - 1))
+        return np.where(self.nframes < 0, -1, np.maximum(0, last - np.maximum(0, self.start) + 1)).astype(np.int32)
+
     def __len__(self) -> int:
         return len(self.clip_id)
 

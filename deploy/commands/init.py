@@ -14,14 +14,23 @@ if TYPE_CHECKING:
 
 FEW_CLIPS = 8
 _TESTS = {
-    "given": "as the table says",
+    "official": "as the data set or the table says",
     "group": "one subject in {n}, kept apart from training",
     "random": "one clip in {n} of each class",
 }
 
 
 def init(
-    data: Annotated[Path, typer.Option("--data", metavar="CLIPS", help="The folder with the clips.")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="CLIPS", help="The folder with the clips, or one that is prepared.")
+    ],
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="NAME", help="ma52, imigue, smg, ucf101, hmdb51 or kinetics400."),
+    ] = None,
+    subset: Annotated[
+        str | None, typer.Option("--subset", metavar="NAME", help="Its most frequent classes, such as ma12 or top:5.")
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option("--labels", metavar="CSV", help="Table with columns path and label; else one folder per class."),
@@ -38,15 +47,27 @@ def init(
     import yaml
 
     from aplt.common.errors import ConfigError
-    from aplt.deploy.config import parse_config
+    from aplt.deploy.config import DATA, load_data_config, parse_config
     from aplt.deploy.display import messages, open_output
-    from aplt.deploy.proposal import config_text, propose, run_name_of
+    from aplt.deploy.proposal import config_text, propose, run_name_of, with_data
     from aplt.deploy.survey import look_at
 
     if out.exists() and not force:
         raise ConfigError(f"{out} exists already; choose another name with --out, or overwrite it with --force")
+    prepared = load_data_config(data) if (data / DATA).is_file() else None
+    adapter = dataset or ("folder" if labels is None else "csv")
     with messages().status(f"looking at {data}"):
-        survey = look_at(data, labels=labels, group_regex=group_regex)
+        if prepared is None:
+            survey = look_at(data, adapter=adapter, subset=subset, labels=labels, group_regex=group_regex)
+        else:
+            survey = look_at(
+                prepared.root,
+                adapter=prepared.adapter,
+                subset=prepared.subset,
+                options=prepared.options,
+                labels=prepared.labels,
+                group_regex=prepared.group_regex,
+            )
     table = labels
     if labels is not None and survey.not_in_table:
         table = out.with_name(f"{out.stem}-clips.csv")
@@ -59,6 +80,8 @@ def init(
         root=_from(out.parent, data),
         labels=None if table is None else _from(out.parent, table),
     )
+    if prepared is not None:
+        text = with_data(text, prepared)
     parse_config(yaml.safe_load(text), source=str(out))
     with open_output(out, force=force) as file:
         file.write(text)
@@ -104,7 +127,7 @@ def _tell(survey: Survey, proposal: Proposal) -> None:
         ("machine", f"{survey.num_cores} cores, {', '.join(survey.gpus) or 'no GPU'}"),
         ("network", f"{proposal.model} on {proposal.crop_size}x{proposal.crop_size} pixels"),
         ("test clips", _TESTS[proposal.test_rule].format(n=proposal.test_every)),
-        ("labels shown", "all that there are" if proposal.labeled_rule == "given" else "25 % of each class"),
+        ("labels shown", "all that there are" if proposal.labeled_rule == "all" else "25 % of each class"),
     ]
     output().print(make_table(None, ["what", "seen or chosen"], rows, left=2))
     if counts[rarest] < FEW_CLIPS:

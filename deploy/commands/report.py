@@ -14,7 +14,7 @@ def report(run: Run, as_json: AsJson = False) -> None:
     from aplt.labeler.report import write_report
 
     store, config = find_run(run)
-    summary = write_report(store, config, PreparedData.open(config.data.prepared))
+    summary = write_report(store, config, PreparedData.open(config.data.folder, config.data.split_name))
     if as_json:
         print_json(summary)
     else:

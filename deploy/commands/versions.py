@@ -151,7 +151,7 @@ def export(
     store, config = find_run(run)
     version = pick_version(store, version)
     target = Path(f"{store.run}-labels-v{version}.csv") if out is None else out
-    data = PreparedData.open(config.data.prepared)
+    data = PreparedData.open(config.data.folder, config.data.split_name)
     clips = [
         (clip_id, str(config.data.root / video))
         for clip_id, video in zip(data.manifest.clip_id, data.manifest.video, strict=True)

@@ -13,6 +13,7 @@ import pytest
 from aplt.common.data.prepared import PreparedData
 from aplt.common.service import Role, read_status
 from aplt.common.store import ArtifactStore
+from aplt.deploy.config import load_config
 
 pytestmark = pytest.mark.slow
 WriteConfig = Callable[..., Path]
@@ -29,7 +30,7 @@ def test_a_run_from_clips_to_pictures(services: Services, write_config: WriteCon
     assert store.evaluations.versions() == [1, 2, 3, 4, 5]
     assert store.verify() == []
 
-    data = PreparedData.open(prepared)
+    data = PreparedData.open(prepared, load_config(path).data.split_name)
     labels = store.labels.load(2)
     assert np.array_equal(labels.rows_N, data.unlabeled_rows_N)
     assert [parent.series for parent in store.labels.manifest(2).parents] == ["checkpoints", "features"]

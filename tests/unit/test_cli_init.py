@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from aplt.common.data.prepare import PrepareProgress
-from aplt.common.data.source import SourceClip
+from aplt.common.data.source import Source, SourceClass, SourceClip
 from aplt.deploy import survey
 from aplt.deploy.cli import app
 from aplt.deploy.config import load_config
@@ -69,7 +69,13 @@ def test_a_subject_is_seen_in_names_only_if_it_is_one(names: list[str], group: s
 
 SEEN = Survey(
     root=Path("clips"),
-    clips=[SourceClip(clip_id=f"c{n}", video=f"c{n}.mp4", label="ab"[n % 2]) for n in range(20)],
+    adapter="folder",
+    subset=None,
+    options={},
+    source=Source(
+        clips=[SourceClip(clip_id=f"c{n}", video=f"c{n}.mp4", label="ab"[n % 2]) for n in range(20)],
+        classes=(SourceClass(name="a", number=0, original="a"), SourceClass(name="b", number=1, original="b")),
+    ),
     not_in_table=[],
     group_regex=None,
     groups={},
@@ -101,9 +107,9 @@ def test_settings_follow_the_clips() -> None:
     assert propose(replace(SEEN, sizes=[(1920, 1080)])).fit == "stretch"
     assert (propose(SEEN).test_rule, propose(SEEN).labeled_rule) == ("random", "per_class")
     assert propose(replace(SEEN, groups={"F01": 5})).test_rule == "group"
-    assert propose(replace(SEEN, not_in_table=["x.mp4"])).labeled_rule == "given"
-    split = [replace(clip, split="test") for clip in SEEN.clips]
-    assert propose(replace(SEEN, clips=split, groups={"F01": 5})).test_rule == "given"
+    assert propose(replace(SEEN, not_in_table=["x.mp4"])).labeled_rule == "all"
+    split = replace(SEEN.source, clips=[replace(clip, split="test") for clip in SEEN.clips])
+    assert propose(replace(SEEN, source=split, groups={"F01": 5})).test_rule == "official"
 
 
 def test_run_names_can_be_used() -> None:
@@ -159,7 +165,7 @@ def test_a_table_of_the_labelled_clips_is_completed(clips: Path, tmp_path: Path)
     result = aplt("init", "--data", clips, "--labels", labels, "--out", cfg)
     assert result.exit_code == 0, result.output
     config = load_config(cfg)
-    assert (config.data.adapter, config.data.labeled.rule) == ("csv", "given")
+    assert (config.data.adapter, config.data.labeled.rule) == ("csv", "all")
     assert config.data.labels == tmp_path / "cfg-clips.csv"
     rows = list(csv.DictReader(StringIO(config.data.labels.read_text())))
     assert sorted(row["path"] for row in rows) == videos

@@ -84,7 +84,7 @@ def publish(store: ArtifactStore, config: RunConfig, data: PreparedData) -> None
             Checkpoint(epoch=epoch, weights=weights, state={}), version=epoch, provenance=provenance
         )
     rng = np.random.default_rng(0)
-    truth = load_truth(config.data.prepared)
+    truth = load_truth(config.data.folder)
     for version, epoch in ((1, 1), (2, 3)):
         classes_N = truth[np.concatenate([data.labeled_rows_M, data.unlabeled_rows_N])]
         noise = rng.normal(size=(len(classes_N), model.feature_dim))
@@ -137,7 +137,7 @@ def test_list_is_the_same_by_address_and_by_file(run: SmallRun) -> None:
     assert versions[1]["kept"] == labels.kept_N.sum()
     assert versions[1]["ratio"] == labels.ratio
     assert versions[0]["precision"] is None
-    right_N = labels.labels_N == load_truth(run.config.data.prepared)[labels.rows_N]
+    right_N = labels.labels_N == load_truth(run.config.data.folder)[labels.rows_N]
     assert versions[1]["precision"] == pytest.approx(right_N[labels.kept_N].mean())
     table = aplt("versions", "list", run.address).stdout
     assert all(word in table for word in ("v1", "v2", "checkpoints 3", "precision", "ago"))
@@ -223,7 +223,7 @@ def test_predict_agrees_with_evaluate(run: SmallRun) -> None:
     answers = json.loads(aplt("predict", run.address, run.config.data.root, "--format", "json").stdout)
     assert [answer["path"] for answer in answers] == sorted(answer["path"] for answer in answers)
     by_path = {answer["path"]: answer for answer in answers}
-    truth = load_truth(run.config.data.prepared)
+    truth = load_truth(run.config.data.folder)
     right = []
     for row in run.data.test_rows_T:
         answer = by_path[str(run.config.data.root / run.data.manifest[row].video)]

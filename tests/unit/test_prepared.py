@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,11 +18,12 @@ import numpy as np
 import pytest
 
 from aplt.common.data.check import check
+from aplt.common.data.datasets import read_source
 from aplt.common.data.frames import Frames, FrameSpec, Job
 from aplt.common.data.manifest import read_manifest
-from aplt.common.data.prepare import PrepareProgress, PrepareReport, prepare
-from aplt.common.data.prepared import PreparedData, load_truth
-from aplt.common.data.splits import LabeledRule, TestRule
+from aplt.common.data.prepare import PrepareProgress, PrepareReport, add_split, import_split, prepare
+from aplt.common.data.prepared import PreparedData, load_truth, split_names
+from aplt.common.data.splits import LabeledRule, SplitRules, TestRule
 from aplt.common.errors import DataError
 
 LIPS = Path(__file__).parents[3] / "shared" / "data" / "lips"
@@ -60,14 +63,23 @@ from pathlib import Path
 here = Path(sys.argv[1])
 sys.path.insert(0, str(here))
 import painter
+from aplt.common.data.datasets import read_source
 from aplt.common.data.prepare import prepare
-from aplt.common.data.splits import LabeledRule, TestRule
+from aplt.common.data.splits import LabeledRule, SplitRules, TestRule
 def run(decoder, progress=None):
     return prepare(
-        root=here / "root", prepared=here / "prepared", adapter="folder", labels=None, group_regex="^(s.)_",
-        test=TestRule(rule="group"), labeled=LabeledRule(ratio=0.25), seed=0, num_segments=2, frames_per_segment=1,
-        size=8, fit="crop", workers=1, timeout_s=30.0, max_bad_share=0.1, progress=progress, decoder=decoder)
+        read_source("folder", here / "root", group_regex="^(s.)_"), root=here / "root", prepared=here / "prepared",
+        rules=SplitRules(test=TestRule(rule="group"), labeled=LabeledRule(ratio=0.25)),
+        num_segments=2, frames_per_segment=1, size=8, fit="crop", workers=1, timeout_s=30.0, max_bad_share=0.1,
+        progress=progress, decoder=decoder)
 """
+
+
+RULES = SplitRules(test=TestRule(rule="group"), labeled=LabeledRule(ratio=0.25))
+
+
+def sizes(data: PreparedData) -> tuple[int, int, int]:
+    return len(data.labeled_rows_M), len(data.unlabeled_rows_N), len(data.test_rows_T)
 
 
 class Place:
@@ -84,16 +96,20 @@ class Place:
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
         (self.root / name).write_text(text)
 
-    def prepare(self, **changes: Any) -> PrepareReport:
+    def prepare(
+        self,
+        *,
+        adapter: str = "folder",
+        labels: Path | None = None,
+        group_regex: str | None = "^(s.)_",
+        rules: SplitRules | None = RULES,
+        **changes: Any,
+    ) -> PrepareReport:
+        root = changes.get("root", self.root)
         settings: dict[str, Any] = {
-            "root": self.root,
+            "root": root,
             "prepared": self.prepared,
-            "adapter": "folder",
-            "labels": None,
-            "group_regex": "^(s.)_",
-            "test": TestRule(rule="group"),
-            "labeled": LabeledRule(ratio=0.25),
-            "seed": 0,
+            "rules": rules,
             "num_segments": 2,
             "frames_per_segment": 1,
             "size": 8,
@@ -103,7 +119,11 @@ class Place:
             "max_bad_share": 0.1,
             "decoder": self.decoder,
         }
-        return prepare(**(settings | changes))
+        source = read_source(adapter, root, labels=labels, group_regex=group_regex)
+        return prepare(source, **(settings | changes))
+
+    def open(self, rules: SplitRules = RULES) -> PreparedData:
+        return PreparedData.open(self.prepared, rules.name)
 
     def asked(self) -> list[str]:
         return (self.folder / "asked.txt").read_text().split()
@@ -127,14 +147,14 @@ def test_what_is_prepared_is_what_is_read(place: Place) -> None:
     steps: list[PrepareProgress] = []
     report = place.prepare(progress=steps.append)
     # s1 and s4, every third, are for testing; of the 6 clips per class left floor(0.25 * 6 + 0.5) = 2 are labelled.
-    assert (report.num_clips, report.num_train, report.num_test) == (24, 12, 12)
-    assert (report.num_labeled, report.num_unlabeled, report.decoded_now) == (4, 8, 24)
+    assert (report.num_clips, report.decoded_now) == (24, 24)
+    assert sizes(place.open()) == (4, 8, 12)
     assert report.class_counts == {"nod é": 12, "wave [x]": 12}
     assert report.quarantined == []
-    assert steps[0] == PrepareProgress("scanning", 0, 0)
+    assert steps[0] == PrepareProgress("scanning", 0, 24)
     assert steps[1:] == [PrepareProgress("decoding", done, 24) for done in range(25)]
 
-    data = PreparedData.open(place.prepared)
+    data = place.open()
     assert data.class_names == ("nod é", "wave [x]")
     assert [clip.clip_id for clip in data.manifest] == sorted(clip.clip_id for clip in data.manifest)
     assert {data.manifest[row].group for row in data.test_rows_T} == {"s1", "s4"}
@@ -165,28 +185,95 @@ def test_what_is_prepared_is_what_is_read(place: Place) -> None:
 def test_labels_are_in_two_files_and_the_services_open_only_one(place: Place) -> None:
     place.prepare()
     (place.prepared / "truth.csv").unlink()
-    PreparedData.open(place.prepared)
+    place.open()
     assert "label" not in place.table("manifest.csv")[0]
-    shown = {row["clip_id"] for row in place.table("split/labeled.csv")}
-    hidden = set((place.prepared / "split" / "unlabeled.txt").read_text().split("\n"))
-    assert len(shown) == 4
-    assert not shown & hidden
-    split = json.loads((place.prepared / "split" / "split.json").read_text())
-    assert (split["labeled"], split["seed"], split["pool"]) == ({"rule": "per_class", "ratio": 0.25}, 0, 12)
+    split = f"splits/{RULES.name}"
+    shown, hidden = (
+        {row["clip_id"]: row for row in place.table(f"{split}/{part}.csv")} for part in ("labeled", "unlabeled")
+    )
+    assert (len(shown), len(hidden)) == (4, 8)
+    assert not shown.keys() & hidden.keys()
+    assert {(row["video"], row["label"]) for row in shown.values()} == {
+        (f"{clip_id}.mp4", clip_id.split("/")[0]) for clip_id in shown
+    }
+    assert all(row.keys() == {"clip_id", "video"} for row in hidden.values())
+    about = json.loads((place.prepared / split / "split.json").read_text())
+    assert SplitRules.model_validate(about["rules"]) == RULES
+    assert (about["clips"], about["labeled"]) == (
+        {"labeled": 4, "unlabeled": 8, "test": 12},
+        {"nod é": 2, "wave [x]": 2},
+    )
 
 
-def test_a_second_call_does_nothing_and_a_changed_rule_decodes_nothing(place: Place) -> None:
+def test_a_second_call_does_nothing_and_splits_of_other_rules_lie_beside_the_first(place: Place) -> None:
     place.prepare()
-    first = PreparedData.open(place.prepared)
+    first = place.open()
     times = {path: path.stat().st_mtime_ns for path in place.prepared.rglob("*.json")}
     assert place.prepare().decoded_now == 0
     assert {path: path.stat().st_mtime_ns for path in place.prepared.rglob("*.json")} == times
-    report = place.prepare(labeled=LabeledRule(ratio=0.5), test=TestRule(every=2))
-    assert (report.decoded_now, report.num_labeled, report.num_test) == (0, 6, 12)
-    assert len(PreparedData.open(place.prepared).labeled_rows_M) == 6
-    assert PreparedData.open(place.prepared).digest != first.digest
+    other = SplitRules(labeled=LabeledRule(ratio=0.5), test=TestRule(rule="random", every=2))
+    assert place.prepare(rules=other).decoded_now == 0
+    assert sizes(place.open(other)) == (6, 6, 12)
+    assert place.open(other).digest != first.digest
+    assert place.open().digest == first.digest
+    assert split_names(place.prepared) == sorted([RULES.name, other.name])
+
+
+def test_splits_can_be_added_where_the_videos_are_not(place: Place) -> None:
+    place.prepare(rules=None)
+    with pytest.raises(DataError, match=r"has no split .* \(there are: none\): `aplt data split` makes one"):
+        place.open()
+    shutil.rmtree(place.root)
+    add_split(place.prepared, RULES)
+    assert sizes(place.open()) == (4, 8, 12)
+
+
+def test_a_split_of_other_clips_is_not_used(place: Place) -> None:
     place.prepare()
-    assert PreparedData.open(place.prepared).digest == first.digest
+    place.write("wave [x]/s2_9.mp4", "new")
+    place.prepare(rules=None)
+    with pytest.raises(DataError, match="was drawn from other clips than are prepared now"):
+        place.open()
+    add_split(place.prepared, RULES)
+    assert sizes(place.open()) == (4, 9, 12)
+
+
+def test_lists_of_another_codebase_become_a_split(place: Place) -> None:
+    place.prepare()
+    lists = place.folder
+    (lists / "labeled.txt").write_text("/data/k/wave [x]/s2_0.mp4 1\r\n/data/k/nod é/s2_1.mp4 0", encoding="utf-8")
+    (lists / "test.csv").write_text("path,frames,label\nwave [x]/s1_0.mp4,40,1\nnod é/s1_0,40,0\n", encoding="utf-8")
+    import_split(place.prepared, "theirs", rules=RULES, labeled=lists / "labeled.txt", test=lists / "test.csv")
+    data = PreparedData.open(place.prepared, "theirs")
+    names = [[data.manifest.clip_id[row] for row in rows] for rows in (data.labeled_rows_M, data.test_rows_T)]
+    assert names == [["nod é/s2_1", "wave [x]/s2_0"], ["nod é/s1_0", "wave [x]/s1_0"]]
+    assert data.labels_M.tolist() == [0, 1]
+    assert sizes(data) == (2, 10, 2)  # the other clips that the rules train with
+
+    (lists / "more.txt").write_text("wave [x]/s2_0\nwave [x]/s4_9\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"1 of 2 lines of .*more.txt name no clip .*line 2: wave \[x\]/s4_9"):
+        import_split(place.prepared, "more", rules=RULES, labeled=lists / "more.txt")
+    (lists / "more.txt").write_text("wave [x]/s2_0\nwave [x]/s2_0.mp4\n", encoding="utf-8")
+    with pytest.raises(DataError, match="more than once"):
+        import_split(place.prepared, "more", rules=RULES, labeled=lists / "more.txt")
+    (lists / "more.txt").write_text("wave [x]/s2_0\nnod é/s1_0\n", encoding="utf-8")
+    with pytest.raises(DataError, match="are for training and for testing"):
+        import_split(place.prepared, "more", rules=RULES, labeled=lists / "more.txt", test=lists / "test.csv")
+    with pytest.raises(DataError, match="no name of a split"):
+        import_split(place.prepared, "../more", rules=RULES, labeled=lists / "labeled.txt")
+
+
+def test_renamed_and_copied_files_are_not_decoded_again(place: Place) -> None:
+    place.prepare()
+    for path in sorted(place.root.rglob("*.mp4")):
+        os.utime(path, (1, 1))
+    (place.root / "nod é" / "s1_0.mp4").rename(place.root / "nod é" / "s1_7.mp4")
+    shutil.copy(place.root / "nod é" / "s2_0.mp4", place.root / "nod é" / "s2_7.mp4")
+    assert place.prepare().decoded_now == 0
+    data = place.open()
+    row, copy = (data.manifest.clip_id.index(f"nod é/{name}") for name in ("s2_0", "s2_7"))
+    pixels = data.clips.read(np.array([row, copy], dtype=np.int32))
+    assert np.array_equal(pixels[0], pixels[1])
 
 
 def test_new_and_changed_clips_alone_are_decoded(place: Place) -> None:
@@ -195,11 +282,11 @@ def test_new_and_changed_clips_alone_are_decoded(place: Place) -> None:
     place.write("nod é/s1_0.mp4", "another text")
     (place.root / "nod é" / "s1_1.mp4").unlink()
     assert place.prepare().decoded_now == 2
-    data = PreparedData.open(place.prepared)
+    data = place.open()
     assert len(data.manifest) == 24
     assert len(list((place.prepared / "cache").iterdir())) == 1
     assert place.prepare(size=12).decoded_now == 24
-    assert PreparedData.open(place.prepared).clips.size == 12
+    assert place.open().clips.size == 12
 
 
 def test_bad_clips_are_in_quarantine_and_nowhere_else(place: Place) -> None:
@@ -207,9 +294,10 @@ def test_bad_clips_are_in_quarantine_and_nowhere_else(place: Place) -> None:
     place.write("wave [x]/s2_1.mp4", "bad")
     report = place.prepare()
     assert report.quarantined == [("nod é/s1_0", "damaged"), ("wave [x]/s2_1", "damaged")]
-    assert (report.num_clips, report.num_train, report.num_test, report.decoded_now) == (24, 11, 11, 22)
+    assert (report.num_clips, report.decoded_now) == (24, 22)
+    assert sum(sizes(place.open())) == 22
     assert place.table("quarantine.csv")[0] == {"clip_id": "nod é/s1_0", "reason": "damaged"}
-    data = PreparedData.open(place.prepared)
+    data = place.open()
     used = {*data.labeled_rows_M.tolist(), *data.unlabeled_rows_N.tolist(), *data.test_rows_T.tolist()}
     assert {row for row in range(24) if data.manifest[row].clip_id in dict(report.quarantined)} == set(range(24)) - used
     assert read_manifest(place.prepared / "manifest.csv")[0].nframes is None
@@ -238,7 +326,7 @@ def test_too_many_bad_clips_stop_early_and_what_was_decoded_is_kept(place: Place
     asked = len(place.asked())
     assert asked in (6, 7)  # the worker may have begun the next one
     with pytest.raises(DataError, match="holds no prepared data"):
-        PreparedData.open(place.prepared)
+        place.open()
     with pytest.raises(DataError, match="3 of 24"):
         place.prepare()
     assert len(place.asked()) == asked
@@ -264,29 +352,30 @@ def test_a_table_with_its_own_split_and_unlabelled_clips(place: Place) -> None:
     rows += ["nod é/s2_0.mp4,nod,train", "nod é/s2_1.mp4,,train", "wave [x]/s4_0.mp4,,test"]
     labels = place.folder / "labels.csv"
     labels.write_text("\n".join(["path,label,split", *rows]), encoding="utf-8")
-    report = place.prepare(adapter="csv", labels=labels, test=TestRule(rule="given"), labeled=LabeledRule(rule="given"))
-    assert (report.num_labeled, report.num_unlabeled, report.num_test) == (4, 1, 3)
-    data = PreparedData.open(place.prepared)
+    rules = SplitRules(labeled=LabeledRule(rule="all"))
+    place.prepare(adapter="csv", labels=labels, group_regex=None, rules=rules)
+    data = place.open(rules)
+    assert sizes(data) == (4, 1, 3)
     assert [data.manifest[row].clip_id for row in data.unlabeled_rows_N] == ["nod é/s2_1"]
     assert load_truth(place.prepared).tolist() == [0, 0, 0, -1, 1, 1, 1, -1]
 
 
 def test_files_changed_by_hand_are_noticed_and_mended(place: Place) -> None:
     place.prepare()
-    path = place.prepared / "split" / "labeled.csv"
+    path = place.prepared / "splits" / RULES.name / "labeled.csv"
     before = path.read_text()
     path.write_text(before.replace("wave", "nod"))
     with pytest.raises(DataError, match=r"labeled.csv was changed by hand"):
-        PreparedData.open(place.prepared)
+        place.open()
     assert place.prepare().decoded_now == 0
     assert path.read_text() == before
-    PreparedData.open(place.prepared)
+    place.open()
 
 
 def test_damaged_descriptions_are_told_and_mended(place: Place) -> None:
     """prepared.json and cache.json say what the other files are: without them all is checked, and nothing decoded."""
     place.prepare()
-    digest = PreparedData.open(place.prepared).digest
+    digest = place.open().digest
     (cache,) = place.prepared.glob("cache/*/cache.json")
     for path, damaged in (
         (place.prepared / "prepared.json", "{"),
@@ -295,22 +384,20 @@ def test_damaged_descriptions_are_told_and_mended(place: Place) -> None:
         (cache, "[]"),
     ):
         path.write_text(damaged)
-        with pytest.raises(DataError, match="`aplt data prepare CONFIG`"):
-            PreparedData.open(place.prepared)
+        with pytest.raises(DataError, match="`aplt data prepare"):
+            place.open()
         assert place.prepare().decoded_now == 0
-        assert PreparedData.open(place.prepared).digest == digest
+        assert place.open().digest == digest
 
 
 def test_places_that_cannot_be_used_are_data_errors(place: Place) -> None:
     with pytest.raises(DataError, match="run `aplt data prepare"):
-        PreparedData.open(place.prepared)
+        place.open()
     with pytest.raises(DataError, match=r"lies inside data\.root"):
         place.prepare(prepared=place.root / "prepared")
-    with pytest.raises(DataError, match=r"needs data\.labels"):
-        place.prepare(adapter="csv")
-    place.write("file", "")
+    (place.folder / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        place.prepare(root=place.root / "wave [x]", prepared=place.root / "file" / "prepared")
+        place.prepare(prepared=place.folder / "file" / "prepared")
 
 
 def test_a_killed_call_goes_on_where_it_stopped_and_its_workers_end(place: Place) -> None:
@@ -324,7 +411,7 @@ def test_a_killed_call_goes_on_where_it_stopped_and_its_workers_end(place: Place
     with (place.folder / "alive").open() as alive:
         fcntl.flock(alive, fcntl.LOCK_EX)  # the worker held it as long as it lived
     assert place.prepare().decoded_now == 24 - 7
-    assert len(PreparedData.open(place.prepared).test_rows_T) == 12
+    assert len(place.open().test_rows_T) == 12
 
 
 def test_a_worker_that_hangs_ends_with_its_parent(place: Place) -> None:
@@ -358,13 +445,14 @@ def test_check_finds_what_training_would_not_notice(place: Place) -> None:
     place.write("nod é/s2_1.mp4", "bad")
     place.write("wave [x]/s1_1.mp4", "twin")
     place.write("wave [x]/s1_2.mp4", "twin")
-    place.prepare(labeled=LabeledRule(ratio=0.1))
+    few = SplitRules(test=TestRule(rule="group"), labeled=LabeledRule(ratio=0.1))
+    place.prepare(rules=few)
     (place.root / "wave [x]" / "s3_0.mp4").unlink()
     folder = next((place.prepared / "cache").iterdir())
     pixels = np.load(folder / "clips.npy", mmap_mode="r+")
     pixels[5] ^= 1
     pixels.flush()
-    findings = check(root=place.root, prepared=place.prepared)
+    findings = check(root=place.root, prepared=place.prepared, split=few.name)
     assert {finding.kind: finding.names for finding in findings} == {
         "damaged": ("nod é/s2_2",),
         "missing": ("wave [x]/s3_0",),
@@ -374,10 +462,13 @@ def test_check_finds_what_training_would_not_notice(place: Place) -> None:
         "few labels": ("nod é", "wave [x]"),
     }
     assert [finding.severity for finding in findings] == ["error"] + ["warning"] * 5
-    place.prepare(test=TestRule(rule="random"))
-    manifest = PreparedData.open(place.prepared).manifest
-    train, test = ({clip.group for clip in manifest if clip.split == split} for split in ("train", "test"))
-    shared = next(found for found in check(root=place.root, prepared=place.prepared) if found.kind == "shared group")
+    mixed = SplitRules(test=TestRule(rule="random"))
+    place.prepare(rules=mixed)
+    data = place.open(mixed)
+    test = {data.manifest.group[row] for row in data.test_rows_T}
+    train = {data.manifest.group[row] for row in (*data.labeled_rows_M, *data.unlabeled_rows_N)}
+    found = check(root=place.root, prepared=place.prepared, split=mixed.name)
+    shared = next(finding for finding in found if finding.kind == "shared group")
     assert set(shared.names) == train & test
 
 
@@ -389,8 +480,8 @@ def test_real_clips_of_unseen_speakers(place: Place) -> None:
         for path in sorted((LIPS / name).glob("*_0[12].mp4")):
             (root / name / path.name).symlink_to(path)
     report = place.prepare(root=root, group_regex="^([^_]+)_", decoder=None, size=48, num_segments=8, workers=2)
-    assert (report.num_clips, report.num_test, report.quarantined) == (60, 20, [])
-    data = PreparedData.open(place.prepared)
+    assert (report.num_clips, report.quarantined) == (60, [])
+    data = place.open()
     assert {data.manifest[row].group for row in data.test_rows_T} == {"F01", "F05", "F08", "F11", "M04"}
     assert data.clips.shape == (60, 8, 48, 48, 3)
     assert all(clip.fps == 15.0 and clip.nframes in range(4, 23) for clip in data.manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
@@ -18,9 +17,10 @@ from pydantic import JsonValue
 from aplt.common.artifacts import Evaluation, LabelVersion
 from aplt.common.config import BaseRunConfig, DataConfig, MethodConfig, ScheduleConfig, StoreConfig
 from aplt.common.data.cache import CacheWriter, ClipCache, cache_settings
+from aplt.common.data.datasets.dataset import named_classes
 from aplt.common.data.frames import Frames
 from aplt.common.data.manifest import Clip, Manifest, csv_text, manifest_text, write_text
-from aplt.common.data.prepared import CLASSES, MANIFEST, TRUTH, PreparedData
+from aplt.common.data.prepared import CLASSES, MANIFEST, TRUTH, PreparedData, classes_text
 from aplt.common.manifest import Provenance
 from aplt.common.store import ArtifactStore
 from aplt.labeler.contact_sheets import pick_clips, relative_distances
@@ -51,7 +51,7 @@ def prepare(folder: Path, *, names: tuple[str, ...] = NAMES, known: bool = True)
     """Write what `load_truth` reads, and return 30 clips: rows 0-5 labelled, 6-23 unlabelled, 24-29 test."""
     manifest = Manifest.of(Clip(clip_id=f"c{i:02d}", video=f"c{i:02d}.mp4") for i in range(30))
     write_text(folder / MANIFEST, manifest_text(manifest))
-    write_text(folder / CLASSES, json.dumps(names))
+    write_text(folder / CLASSES, classes_text(named_classes(names)))
     truth = [(clip.clip_id, names[i % len(names)]) for i, clip in enumerate(manifest)] if known else []
     write_text(folder / TRUTH, csv_text(("clip_id", "label"), truth))
     settings = cache_settings(num_segments=4, frames_per_segment=2, size=16, fit="crop")
