@@ -46,7 +46,7 @@ class AugmentConfig(Section):
     crop_scale: tuple[Share, Share] = (0.66, 1.0)
     """Side of the random crop as a share of the clip's side, smallest and largest."""
     flip: bool = True
-    """Mirror half of the clips. Switch off when classes are left or right specific."""
+    """Mirror half of the clips. Refused where two classes differ in left and right alone."""
     num_ops: Annotated[int, Field(ge=0)] = 2
     cutout: Share = 0.5
     """Largest side of the Cutout square as a share of the clip's side."""

@@ -26,8 +26,10 @@ from rich.text import Text
 from aplt.common.config import DataConfig
 from aplt.common.data.datasets import read_source
 from aplt.common.data.manifest import write_text
+from aplt.common.data.mirrored import is_sided, mirrored_pairs
 from aplt.common.data.prepare import PrepareProgress, PrepareReport, add_split, prepare
 from aplt.common.data.prepared import PREPARED, QUARANTINE, PreparedData
+from aplt.common.errors import ConfigError
 from aplt.deploy.config import DATA, RunConfig, data_config, nested
 from aplt.deploy.display import duration
 from aplt.deploy.proposal import data_proposal
@@ -104,6 +106,7 @@ def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> 
         labels=data.labels,
         group_regex=data.group_regex,
     )
+    check_flip([one.name for one in source.classes], data, console)
     with _progress(console) as progress:
         report = prepare(
             source,
@@ -122,6 +125,28 @@ def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> 
         )
     write_text(data.folder / DATA, yaml.safe_dump({"data": data.model_dump(mode="json")}, sort_keys=False))
     return report
+
+
+def check_flip(class_names: Sequence[str], data: DataConfig, console: Console) -> None:
+    """Warn where mirrored clips may change their class.
+
+    Raises:
+        ConfigError: two classes differ in left and right alone, so that mirrored clips surely do.
+    """
+    if not data.augment.flip:
+        return
+    for one, other in mirrored_pairs(class_names)[:1]:
+        raise ConfigError(
+            f"data.augment.flip mirrors half of the clips, but classes {one!r} and {other!r} are each other's mirror "
+            "image: set data.augment.flip to false"
+        )
+    sided = [name for name in class_names if is_sided(name)]
+    if sided:
+        console.print(
+            f"data.augment.flip mirrors half of the clips, also of {', '.join(map(repr, sided[:3]))}: set it to false "
+            "if the side matters",
+            markup=False,
+        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from aplt.common.config import DataConfig
+from aplt.common.data.mirrored import is_sided
 from aplt.deploy.survey import Survey
 
 TEMPLATE = Path(__file__).with_name("template.yaml")
@@ -30,6 +31,7 @@ class Proposal:
     crop_size: int
     frames_per_segment: int
     fit: str
+    flip: bool
     lr: float
     precision: str
     workers: int
@@ -62,6 +64,7 @@ def propose(survey: Survey) -> Proposal:
         crop_size=crop_size,
         frames_per_segment=2 if sorted(survey.lengths)[len(survey.lengths) // 2] >= 16 else 1,
         fit="crop" if 2 / 3 <= survey.aspect <= 1.5 else "stretch",
+        flip=not any(map(is_sided, survey.class_counts)),
         lr=0.03,
         precision="bf16" if num_gpus else "fp32",
         workers=cores,
@@ -88,6 +91,7 @@ def data_proposal(survey: Survey) -> dict[str, Any]:
         "crop_size": size * 7 // 8,
         "frames_per_segment": proposal.frames_per_segment,
         "fit": proposal.fit,
+        "augment.flip": proposal.flip,
         "workers": proposal.workers,
         "group_regex": survey.group_regex,
         "test.rule": proposal.test_rule,
@@ -98,7 +102,8 @@ def data_proposal(survey: Survey) -> dict[str, Any]:
 def config_text(survey: Survey, proposal: Proposal, *, run: str, root: str, labels: str | None) -> str:
     """Return the configuration file; `root` and `labels` are the paths to write into it."""
     values: Mapping[str, Any] = {
-        name: f"{value:g}" if isinstance(value, float) else value for name, value in vars(proposal).items()
+        name: f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, bool) else value
+        for name, value in vars(proposal).items()
     }
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         values,
