@@ -128,8 +128,9 @@ class ClipDecoder:
         if not about.st_size:
             raise ValueError("the file is empty")
         key = (job.path, about.st_ino, about.st_size, about.st_mtime_ns, spec)
-        last, self._last = self._last, None  # nothing is kept of a file that fails
-        opened = last[1] if last and last[0] == key else self._open(job, spec, about.st_size)
+        opened = self._last[1] if self._last and self._last[0] == key else None
+        self._last = None  # so that one file is open at a time, and none that failed stays
+        opened = opened or self._open(job, spec, about.st_size)
         video = opened.video
         if job.end is None or job.end >= video.nframes:
             opened.said.require_whole(about.st_size)
@@ -150,8 +151,7 @@ class ClipDecoder:
             said.require_whole(length)
         said.require_readable()
         if not said.picture or said.picture not in self._sizes:
-            height, width = Video(job.path).frames([0]).shape[1:3]
-            self._sizes[said.picture] = (width, height)
+            self._sizes[said.picture] = Video(job.path).read_size()
         width, height = self._sizes[said.picture]
         content_width, content_height = _content_size(width, height, spec)
         video = Video(job.path, width=width_for_decoder(content_width), height=content_height)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import decord
 import numpy as np
@@ -19,11 +20,14 @@ from decord.video_reader import _CAPI_VideoReaderGetCurrentPosition as position_
 from numpy.typing import NDArray
 
 Uint8 = NDArray[np.uint8]
+WORTH_SEEKING = 4  # frames: to decode fewer than these costs less
 ALIGNMENTS = (16, 32, 64)  # bytes to which the decoder may pad a row, by processor
 
 
 class Video:
-    """A file held open; frames are scaled to `width` x `height` pixels as they are decoded, or keep their size.
+    """A file held open, whose frames are scaled to `width` x `height` pixels as they are decoded, or keep their size.
+
+    `width_for_decoder` says which widths can be had.
 
     Letters: N frames of the file, F frames asked for.
     """
@@ -42,13 +46,18 @@ class Video:
         """0 if the file does not say."""
         spans_N2 = self._reader.get_frame_timestamp(np.arange(self.nframes)).astype(np.float64)
         steps = np.diff(spans_N2[:, 0])
-        has_times = bool(np.isfinite(spans_N2).all() and (steps > 0).all())
+        has_times = bool((steps > 0).all())
         self.times_N: NDArray[np.float64] | None = None
         """When each frame appears and, one more, when the last one goes, in seconds; None if the file does not say."""
         if has_times:
-            goes = max(spans_N2[-1, 1], spans_N2[-1, 0] + (float(np.median(steps)) if len(steps) else 0.0))
-            self.times_N = np.append(spans_N2[:, 0], goes)
+            last, gone = spans_N2[-1]
+            self.times_N = np.append(spans_N2[:, 0], gone if gone > last or not len(steps) else last + steps.mean())
         self._seeks = self._skips = has_times  # decord tells the frames to skip by their times
+
+    def read_size(self) -> tuple[int, int]:
+        """Return the width and height of the frames, by reading the next one."""
+        height, width = self._read(self._next).shape[1:3]
+        return width, height
 
     def frames(self, indices_F: Iterable[int]) -> Uint8:
         """Return the frames [F, H, W, 3] with these indices, which go up. Quick if they lie behind those before.
@@ -57,41 +66,46 @@ class Video:
             ValueError: the file ends before them.
             RuntimeError: the decoder gave up.
         """
-        return np.stack([self._frame(int(index)) for index in indices_F])
+        parts = [list(part) for _, part in groupby(map(int, indices_F), key=self._part)]
+        batches = [batch for part in parts for batch in (self._in_part(part) if self._skips else self._in_order(part))]
+        return batches[0] if len(batches) == 1 else np.concatenate(batches)
 
-    def _frame(self, index: int) -> Uint8:
-        self._go_to(index)
-        self._next = index + 1
-        return self._read(index)
+    def _in_part(self, indices: list[int]) -> Iterator[Uint8]:
+        """Yield batches of frames that have the same key frame; decord has no reason to seek between them."""
+        if self._go_to(indices[0]):
+            yield self._read(indices.pop(0))
+        if indices:
+            yield self._reader.get_batch(indices).asnumpy()
+            self._next = indices[-1] + 1
 
-    def _go_to(self, index: int) -> None:
+    def _in_order(self, indices: list[int]) -> Iterator[Uint8]:
+        """Yield batches of one frame and read all others up to them."""
+        for index in indices:
+            if index < self._next:
+                self._open()
+            while self._next < index:
+                self._read(self._next)
+            yield self._read(index)
+
+    def _go_to(self, index: int) -> bool:
+        """Go to the part of a frame; True if the frame stands by, already decoded."""
         part = self._part(index)
-        if self._seeks and (index < self._next or part != self._part(self._next)) and self._seek(part, index):
-            return
+        if self._seeks and (index < self._next or part - self._next > WORTH_SEEKING):
+            self._reader.seek_accurate(part)
+            if position_of(self._reader._handle) == part + 1:  # decord was where it wanted to get, and decoded a frame
+                if index == part:
+                    return True
+                self._read(part)  # else it would be taken for the next one
+                return False
+            self._seeks = False
+            self._open()
         if index < self._next:
             self._open()
-        if not self._skips:
-            for earlier in range(self._next, index):
-                self._read(earlier)
-            return
-        while self._part(self._next) != part:  # within a part the decoder skips; the step to the next is a frame read
+        while self._part(self._next) != part:  # decord skips within a part; a frame read is the step to the next one
             last = self._keys[bisect_right(self._keys, self._next)] - 1
             self._reader.seek_accurate(last)
             self._read(last)
-            self._next = last + 1
-        self._reader.seek_accurate(index)
-
-    def _seek(self, part: int, index: int) -> bool:
-        """Go to a frame by way of the key frame that begins its part; False if that is not where decord gets to."""
-        self._reader.seek_accurate(part)
-        if position_of(self._reader._handle) != part + 1:
-            self._seeks = False
-            self._open()
-            return False
-        if index > part:
-            self._read(part)  # it stands by, already decoded, and would be taken for the frame after it
-            self._reader.seek_accurate(index)
-        return True
+        return False
 
     def _part(self, index: int) -> int:
         """Return the index of the key frame from which decord decodes the frame."""
@@ -103,11 +117,13 @@ class Video:
         self._next = 0
 
     def _read(self, index: int) -> Uint8:
+        """Return the frame [1, H, W, 3] that comes next."""
         try:
             frame: Uint8 = self._reader.next().asnumpy()
         except StopIteration:
             raise ValueError(f"the video is damaged: frame {index} of {self.nframes} is not there") from None
-        return frame
+        self._next = index + 1
+        return frame[None]
 
 
 def width_for_decoder(width: int) -> int:
