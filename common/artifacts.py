@@ -129,7 +129,8 @@ class _Table:
 class FeatureSnapshot(_Table):
     """Features of training clips under one checkpoint.
 
-    rows_N: manifest rows (int32, distinct); features_ND: float32; labels_N: int16, -1 for an unlabelled clip.
+    rows_N: manifest rows (int32); features_ND: float32; labels_N: int16, -1 for an unlabelled clip. A row occurs at
+    most once as a labelled and once as an unlabelled clip (`data.unlabeled: all` makes labelled clips both).
     """
 
     ARRAYS: ClassVar[Mapping[str, type[np.generic]]] = {
@@ -145,7 +146,8 @@ class FeatureSnapshot(_Table):
 
     def _check_values(self) -> None:
         _check_count("epoch", self.epoch)
-        _check_rows("rows_N", self.rows_N)
+        _check_rows("rows_N of labelled clips", self.rows_N[self.labels_N != UNLABELED])
+        _check_rows("rows_N of unlabelled clips", self.rows_N[self.labels_N == UNLABELED])
         _check_labels("labels_N", self.labels_N)
 
 

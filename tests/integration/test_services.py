@@ -80,14 +80,18 @@ def test_neither_timing_nor_kills_change_a_bit(services: Services, write_config:
     assert store.verify() == []
 
 
-@pytest.mark.parametrize("source", ["bank", "labeler"])
-def test_features_from_elsewhere(services: Services, write_config: WriteConfig, source: str) -> None:
+@pytest.mark.parametrize(("source", "unlabeled"), [("bank", "rest"), ("labeler", "all")])
+def test_features_from_elsewhere(services: Services, write_config: WriteConfig, source: str, unlabeled: str) -> None:
     path = write_config(features={"source": source})
-    store = services.run(path)
+    store = services.run(path, f"data.unlabeled={unlabeled}")
     assert store.labels.versions() == [1, 2, 3]
     roles = {store.features.manifest(version).provenance.role for version in store.features.versions()}
     assert roles == {"labeler" if source == "labeler" else "trainer"}
     assert store.features.manifest(1).summary["source"] == source
+    snapshot = store.features.load(1)
+    labeled_N = snapshot.labels_N >= 0
+    both = set(snapshot.rows_N[labeled_N]) & set(snapshot.rows_N[~labeled_N])
+    assert len(both) == (labeled_N.sum() if unlabeled == "all" else 0)
 
 
 def test_features_from_trainer_and_labeler_agree(services: Services, write_config: WriteConfig) -> None:

@@ -74,6 +74,7 @@ def make_evaluation(**changes: object) -> Evaluation:
         (make_features, {"features_ND": np.full((3, 5), np.inf, np.float32)}, "features_ND holds 15 values"),
         (make_features, {"features_ND": np.ones(3, np.float32)}, "features_ND is float32.*with axes ND"),
         (make_features, {"labels_N": np.array([-2, 0, 0], np.int16)}, "labels_N holds -2"),
+        (make_features, {"rows_N": np.array([4, 0, 4], np.int32)}, "rows_N of unlabelled clips names 1 rows twice"),
         (make_features, {"epoch": 1.0}, "epoch is 1.0"),
         (make_checkpoint, {"weights": {"w": np.array([np.nan])}}, r"weights\['w'\] holds 1 values that are NaN"),
         (make_checkpoint, {"weights": {"w": np.array(["x"])}}, r"weights\['w'\] is <U1"),
@@ -89,6 +90,11 @@ def test_bad_fields_are_refused(make: Callable[..., object], changes: dict[str, 
     make()
     with pytest.raises(ValueError, match=expected):
         make(**changes)
+
+
+def test_a_clip_may_be_a_labelled_and_an_unlabelled_one() -> None:
+    rows = np.array([4, 0, 0], np.int32)
+    assert make_features(rows_N=rows, labels_N=np.array([-1, 0, -1], np.int16)).rows_N is rows
 
 
 def test_empty_records_survive() -> None:
