@@ -107,14 +107,19 @@ class DataConfig(Section):
             raise ValueError(f"crop_size ({self.crop_size}) must not exceed clip_size ({self.clip_size})")
         if self.adapter == "csv" and self.labels is None:
             raise ValueError("adapter csv needs `labels`: the path of the table")
-        if "://" in str(self.prepared) and self.local is None:
-            raise ValueError(f"prepared {self.prepared} needs `local`: a folder for this machine's copy of it")
+        if self.url is not None and self.local is None:
+            raise ValueError(f"prepared {self.url} needs `local`: a folder for this machine's copy of it")
         return self
+
+    @property
+    def url(self) -> str | None:
+        """The object store that the prepared data are in, if they are."""
+        return str(self.prepared) if "://" in str(self.prepared) else None
 
     @property
     def folder(self) -> Path:
         """Where this machine has the prepared data."""
-        return self.local if self.local is not None and "://" in str(self.prepared) else Path(self.prepared)
+        return Path(self.prepared) if self.url is None or self.local is None else self.local
 
     @property
     def rules(self) -> SplitRules:

@@ -203,7 +203,7 @@ def _resolved(config: RunConfig, folder: Path) -> RunConfig:
     data = data.model_copy(
         update={
             "root": absolute(data.root),
-            "prepared": data.prepared if "://" in str(data.prepared) else absolute(data.prepared),
+            "prepared": data.url or absolute(data.prepared),
             "local": None if data.local is None else absolute(data.local),
             "labels": None if data.labels is None else absolute(data.labels),
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import yaml
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
@@ -20,15 +23,20 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.text import Text
 
 from aplt.common.config import DataConfig
 from aplt.common.data.datasets import read_source
+from aplt.common.data.estimate import estimate
+from aplt.common.data.frames import FrameSpec, Job
 from aplt.common.data.manifest import write_text
 from aplt.common.data.mirrored import is_sided, mirrored_pairs
 from aplt.common.data.prepare import PrepareProgress, PrepareReport, add_split, prepare
 from aplt.common.data.prepared import PREPARED, QUARANTINE, PreparedData
+from aplt.common.data.remote import Tick, fetch, push
+from aplt.common.data.source import Source
 from aplt.common.errors import ConfigError
 from aplt.deploy.config import DATA, RunConfig, data_config, nested
 from aplt.deploy.display import duration
@@ -47,16 +55,34 @@ LINE_EVERY_S = 5.0
 def prepare_if_needed(config: RunConfig, console: Console) -> PreparedData:
     """Return the prepared data of a configuration, after doing whatever of it is missing.
 
+    Where the clips are not, what was prepared elsewhere is used. Data in an object store are brought up to date there,
+    for the services on other machines.
+
     Raises:
         DataError: the clips or labels are missing or unusable.
     """
     data = config.data
-    if not data.root.is_dir() and (data.folder / PREPARED).is_file():
-        console.print(f"{data.root} is not here; using what was prepared in {data.folder}")
+    if data.root.is_dir():
+        _tell(run_prepare(data, console), data, console)
+    elif data.url is not None or (data.folder / PREPARED).is_file():
+        console.print(f"{data.root} is not here; using what was prepared in {data.prepared}")
+        if data.url is not None:
+            with _transfer(console, f"fetching {data.url}") as tick:
+                fetch(data.url, data.folder, config.store.options, tick=tick)
         if data.split is None:
             add_split(data.folder, data.rules)
-        return open_prepared(data)
-    report = run_prepare(data, console)
+    push_prepared(data, config.store.options, console)
+    return open_prepared(data)
+
+
+def push_prepared(data: DataConfig, options: Mapping[str, str], console: Console) -> None:
+    """Send what was prepared to the object store that `data.prepared` names, if it does and has not got it."""
+    if data.url is not None:
+        with _transfer(console, f"sending prepared clips to {data.url}") as tick:
+            push(data.folder, data.url, options, tick=tick)
+
+
+def _tell(report: PrepareReport, data: DataConfig, console: Console) -> None:
     if report.decoded_now:
         console.print(f"prepared {report.num_clips} clips in {duration(report.seconds)}")
     if report.missing:
@@ -68,7 +94,6 @@ def prepare_if_needed(config: RunConfig, console: Console) -> PreparedData:
             f"All are in {data.folder / QUARANTINE}",
             markup=False,
         )
-    return open_prepared(data)
 
 
 def open_prepared(data: DataConfig) -> PreparedData:
@@ -98,14 +123,7 @@ def propose_data(adapter: str, given: Mapping[str, Any], overrides: Sequence[str
 
 def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> PrepareReport:
     """Return what there is after preparing; what is there already is not done again, unless `verify` finds damage."""
-    source = read_source(
-        data.adapter,
-        data.root,
-        subset=data.subset,
-        options=data.options,
-        labels=data.labels,
-        group_regex=data.group_regex,
-    )
+    source = _source(data)
     check_flip([one.name for one in source.classes], data, console)
     with _progress(console) as progress:
         report = prepare(
@@ -125,6 +143,37 @@ def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> 
         )
     write_text(data.folder / DATA, yaml.safe_dump({"data": data.model_dump(mode="json")}, sort_keys=False))
     return report
+
+
+def estimate_prepare(data: DataConfig) -> list[tuple[str, str]]:
+    """Return what decoding these clips would cost, for people, after decoding a few of them."""
+    source = _source(data)
+    root = os.path.abspath(data.root)
+    jobs = [Job(row, os.path.join(root, clip.video), clip.start, clip.end) for row, clip in enumerate(source.clips)]
+    spec = FrameSpec(num_frames=data.num_frames * data.frames_per_segment, size=data.clip_size, fit=data.fit)
+    found = estimate(jobs, spec=spec, workers=data.workers, timeout_s=data.timeout_s)
+    where = next(folder for folder in (data.folder, *data.folder.resolve().parents) if folder.exists())
+    rows = [
+        ("clips", f"{found.num_clips} in {found.num_videos} videos"),
+        ("frames kept", f"{spec.num_frames} of {data.clip_size} x {data.clip_size} pixels for each clip"),
+        ("disk", f"{found.num_bytes / 1e9:.2f} GB, {shutil.disk_usage(where).free / 1e9:.1f} GB are free"),
+        ("time", f"about {duration(found.seconds)}, {data.workers} workers ({len(found.sampled)} clips were tried)"),
+    ]
+    if source.missing:
+        rows.append(("missing", f"{len(source.missing)} clips are not there, such as {source.missing[0]}"))
+    rows += [("cannot be decoded", f"{source.clips[row].clip_id}: {why}") for row, why in found.failed.items()]
+    return rows
+
+
+def _source(data: DataConfig) -> Source:
+    return read_source(
+        data.adapter,
+        data.root,
+        subset=data.subset,
+        options=data.options,
+        labels=data.labels,
+        group_regex=data.group_regex,
+    )
 
 
 def check_flip(class_names: Sequence[str], data: DataConfig, console: Console) -> None:
@@ -147,6 +196,14 @@ def check_flip(class_names: Sequence[str], data: DataConfig, console: Console) -
             "if the side matters",
             markup=False,
         )
+
+
+@contextmanager
+def _transfer(console: Console, text: str) -> Iterator[Tick]:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
+        task = bars.add_task(text, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -31,14 +31,22 @@ def run_service(role: Role, config: RunConfig) -> None:
     """
     store = create_or_resume(config, resume=False, join=True).with_patience(config.store.patience_s)
     with RoleClaim(store, role) as claim, MetricLog(records_folder(config), role, claim=claim.number) as log:
-        data = PreparedData.open(
-            config.data.folder, config.data.split_name
-        )  # the claim comes first: it tells those who watch what failed
+        # The claim comes first: it tells those who watch what failed.
+        data = _open_data(config)
         record_data(store, data)
         logger.info("%s of run %s, process %d of this role", role, config.run, claim.number)
         provenance = provenance_of(role, config)
         share = _train if role == "trainer" else _label
         share(config=config, store=store, data=data, claim=claim, provenance=provenance, log=log)
+
+
+def _open_data(config: RunConfig) -> PreparedData:
+    data = config.data
+    if data.url is not None:
+        from aplt.common.data.remote import fetch
+
+        fetch(data.url, data.folder, config.store.options, split=data.split_name)
+    return PreparedData.open(data.folder, data.split_name)
 
 
 def _train(*, config: RunConfig, **tools: Any) -> None:

@@ -137,7 +137,12 @@ def fetch(
             raise DataError(f"{url}/{PREPARED} is damaged or was not made by a push: push the data again")
         here = read_about(local)
         if here is not None and PUSHED not in here:
-            raise DataError(f"data.local {local} holds data prepared there, not fetched: name another directory")
+            if here == {name: value for name, value in about.items() if name != PUSHED}:
+                return local  # where they were prepared and pushed from
+            raise DataError(
+                f"data.local {local} holds data prepared there that are not those at {url}: push them (`aplt data "
+                "prepare` does so), or name another directory"
+            )
         wanted = {name: digest for name, digest in pushed.files.items() if _is_wanted(name, split)}
         try:
             if here != about:

@@ -61,10 +61,11 @@ def prepare(
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="Of the split.")] = None,
     option: Options = None,
     overrides: Overrides = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only say what disk and time it would take.")] = False,
 ) -> None:
     """Find, split and decode clips once; only what is missing or damaged, so it may be stopped and started again."""
     from aplt.deploy.display import duration, make_table, messages, output
-    from aplt.deploy.prepare import open_prepared, propose_data, run_prepare
+    from aplt.deploy.prepare import estimate_prepare, open_prepared, propose_data, push_prepared, run_prepare
 
     values = {
         "root": root,
@@ -78,9 +79,15 @@ def prepare(
         "options": _pairs(option) or None,
     }
     given = {name: value for name, value in values.items() if value is not None}
-    config = _data_of(what, given, overrides or (), propose=propose_data)
+    config, store_options = _data_of(what, given, overrides or (), propose=propose_data)
     console = output()
+    if estimate:
+        with messages().status("decoding a few clips"):
+            rows = estimate_prepare(config)
+        console.print(make_table(None, ["", ""], rows, left=2))
+        return
     report = run_prepare(config, messages(), verify=True)
+    push_prepared(config, store_options, messages())
     console.print(make_table(None, ["class", "clips"], sorted(report.class_counts.items())))
     for note in report.notes:
         console.print(note, markup=False)
@@ -175,10 +182,13 @@ def _data_at(where: Path, overrides: Sequence[str]) -> DataConfig:
     return load_data_config(where, overrides)
 
 
-def _data_of(what: str, given: dict[str, Any], overrides: Sequence[str], *, propose: Any) -> DataConfig:
-    """Return the settings that a configuration file holds, or those that suit a data set."""
+def _data_of(
+    what: str, given: dict[str, Any], overrides: Sequence[str], *, propose: Any
+) -> tuple[DataConfig, dict[str, str]]:
+    """Return the settings that a configuration file holds, or those that suit a data set; and the store's options."""
     from aplt.common.data.datasets import DATASETS
     from aplt.common.errors import ConfigError
+    from aplt.deploy.config import load_config
     from aplt.deploy.display import messages
 
     if what not in DATASETS:
@@ -187,13 +197,13 @@ def _data_of(what: str, given: dict[str, Any], overrides: Sequence[str], *, prop
                 f"{what} is no data set, so it is a configuration file, which says itself what --root, --out and the "
                 f"other options say; the data sets are {', '.join(DATASETS)}"
             )
-        return _data_at(Path(what), overrides)
+        whole = load_config(Path(what), overrides)
+        return whole.data, whole.store.options
     missing = [f"--{option}" for option, name in (("root", "root"), ("out", "prepared")) if name not in given]
     if missing:
         raise ConfigError(f"aplt data prepare {what} needs {' and '.join(missing)}")
     with messages().status(f"looking at {given['root']}"):
-        config: DataConfig = propose(what, given, overrides)
-    return config
+        return propose(what, given, overrides), {}
 
 
 def _check_lists(name: str, root: Path, options: dict[str, Any], as_json: bool) -> None:

@@ -227,6 +227,14 @@ def test_damage_is_found_and_said(tmp_path: Path) -> None:
         fetch(url, tmp_path / "local")
 
 
+def test_data_are_not_fetched_to_where_they_were_pushed_from(tmp_path: Path) -> None:
+    prepared = make(tmp_path / "prepared")
+    push(prepared, "memory://own")
+    before = {path: path.stat().st_mtime_ns for path in prepared.rglob("*")}
+    assert fetch("memory://own", prepared, split="half") == prepared
+    assert {path: path.stat().st_mtime_ns for path in prepared.rglob("*")} == before
+
+
 def test_places_that_do_not_do_are_said(
     tmp_path: Path, s3_options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,8 +246,8 @@ def test_places_that_do_not_do_are_said(
     with pytest.raises(DataError, match="holds no prepared data: run `aplt data prepare`"):
         push(tmp_path / "nothing", "memory://nothing")
     push(prepared, "memory://places")
-    with pytest.raises(DataError, match="holds data prepared there, not fetched: name another directory"):
-        fetch("memory://places", prepared)
+    with pytest.raises(DataError, match="holds data prepared there that are not those at memory://places: push them"):
+        fetch("memory://places", make(tmp_path / "other", seed=1))
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(DataError, match=r"needs 0.0 GB more in .*, but 0.0 GB are free: free some, or move data.local"):

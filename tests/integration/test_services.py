@@ -166,12 +166,18 @@ def test_a_run_in_an_object_store_is_the_same_run(
     write_config: WriteConfig,
     s3_url: str,
     s3_options: dict[str, str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write_config("disk.yaml")
     monkeypatch.chdir(path.parent)  # records of a run on S3 go to ./records
     on_disk = services.run(path)
-    on_s3 = services.run(write_config("s3.yaml", store={"url": s3_url, "options": s3_options}))
+    store = {"url": s3_url, "options": s3_options}
+    data = {"prepared": f"{s3_url}/clips", "local": str(tmp_path / "where the clips are")}
+    services.finish(services.command("data", "prepare", str(write_config("here.yaml", store=store, data=data))))
+    there = {"root": str(tmp_path / "not here"), "local": str(tmp_path / "elsewhere")}
+    on_s3 = services.run(write_config("s3.yaml", store=store, data=data | there))
+    assert (tmp_path / "elsewhere" / "prepared.json").is_file()
     assert services.contents(on_s3) == services.contents(on_disk)
     assert on_s3.read_bytes("report/accuracy.png") is not None
     assert (path.parent / "records" / "run" / "trainer.jsonl").exists()

@@ -90,6 +90,18 @@ def test_lists_are_compared_with_what_is_published(root: Path) -> None:
     ).items()
 
 
+def test_an_estimate_says_disk_and_time_and_makes_nothing(root: Path, tmp_path: Path) -> None:
+    arguments = ("ma52", "--root", root, "--out", tmp_path / "out", "--subset", "ma12", *SMALL)
+    result = aplt("data", "prepare", *arguments, "--set", "data.clip_size=100", "--estimate")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.stdout.split())
+    assert "clips 24 in 24 videos" in said
+    assert "4 of 100 x 100 pixels" in said
+    assert "disk 0.00 GB" in said  # 24 clips of 4 frames are 2.9 MB
+    assert "12 clips were tried" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_videos_count_as_bad_ones(root: Path, tmp_path: Path) -> None:
     copy = dataset_copies.ma52(tmp_path / "ma52", videos=False)
     for path in (copy / "val").glob("*_000[12].mp4"):
