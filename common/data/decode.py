@@ -32,6 +32,15 @@ START = "import sys; sys.path[:] = sys.argv[4:]; from aplt.common.data.decode im
 
 NOTHING = np.empty(0, dtype=np.uint8)
 
+MEANINGS = {
+    "video stream": "the file has no video stream",
+    "Error reading": "the file is no video, or its index is cut off",
+    "Error sending packet": "the video is damaged: a part of it cannot be decoded",
+    "duplicate frames": "the video is damaged: it holds fewer frames than it says",
+    "Cannot create buffer source": "the video is damaged: none of it can be decoded",
+}
+"""What decord says, in part, and what we say."""
+
 Decoder = Callable[[Job, FrameSpec], Frames]
 
 
@@ -257,7 +266,6 @@ def _places(memory: int, spec: FrameSpec) -> deque[Uint8]:
 
 
 def _load() -> str | None:
-    os.environ["DECORD_REWIND_RETRY_MAX"] = "0"  # else frames that are missing at the end become copies of earlier ones
     try:
         import decord
     except (ImportError, OSError, RuntimeError) as error:
@@ -270,10 +278,9 @@ def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError):
         return error.strerror or text
-    if "video stream" in text:
-        return "the file has no video stream"
-    if text.startswith("Error reading"):
-        return "the file is no video, or its index is cut off"
+    for said, meant in MEANINGS.items():
+        if said in text:
+            return meant
     if "Check failed" in text:
         return "the video is damaged: " + text.rsplit(") ", 1)[-1][:150]
     return text[:200] or type(error).__name__

@@ -112,7 +112,10 @@ class Video:
         return self._keys[bisect_right(self._keys, index) - 1] if self._keys and index > self._keys[0] else 0
 
     def _open(self) -> None:
-        self._reader = decord.VideoReader(self._name, width=self._width, height=self._height, num_threads=1)
+        # Without a tolerance for faults, frames that are missing at the end would be copies of the last one.
+        self._reader = decord.VideoReader(
+            self._name, width=self._width, height=self._height, num_threads=1, fault_tol=1e-9
+        )
         self._keys: list[int] = self._reader.get_key_indices()
         self._next = 0
 
