@@ -12,8 +12,6 @@ from statistics import median
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from aplt.common.data.datasets import read_source
 from aplt.common.data.decode import decode_clips
 from aplt.common.data.files import VIDEO_EXTENSIONS
@@ -110,7 +108,7 @@ def look_at(
         stems = [(PurePosixPath(clip.video).stem, clip.label or "") for clip in clips]
         group_regex = find_group_regex(stems)
         groups = Counter() if group_regex is None else _count_groups([stem for stem, _ in stems], group_regex)
-    probes = [clips[place].video for place in _spread(len(clips), NUM_PROBES)]
+    probes = [clips[place] for place in _spread(len(clips), NUM_PROBES)]
     sizes, lengths, unreadable = _probe(root, probes)
     if not sizes:
         name, reason = next(iter(unreadable.items()))
@@ -141,16 +139,6 @@ def find_group_regex(class_of_stem: Sequence[tuple[str, str]]) -> str | None:
     return next((pattern for pattern in GROUP_PATTERNS if _names_subjects(pattern, class_of_stem)), None)
 
 
-def open_clip(job: Job, spec: FrameSpec) -> Frames:
-    """Return the size and length of a clip, and a grey pixel. Runs in a decoding process."""
-    import decord
-
-    reader = decord.VideoReader(job.path, num_threads=1)
-    height, width = reader[0].shape[:2]
-    pixel = np.full((1, 1, 1, 3), 128, np.uint8)
-    return Frames(pixel, float(reader.get_avg_fps()), len(reader), width, height)
-
-
 def _names_subjects(pattern: str, class_of_stem: Sequence[tuple[str, str]]) -> bool:
     """Whether the pattern fits all stems, finds several groups of several clips, and does not just repeat the class."""
     classes_of: dict[str, set[str]] = defaultdict(set)
@@ -169,16 +157,17 @@ def _count_groups(stems: Sequence[str], pattern: str) -> Counter[str]:
     return Counter(match[1] for stem in stems if (match := re.search(pattern, stem)))
 
 
-def _probe(root: Path, videos: Sequence[str]) -> tuple[list[tuple[int, int]], list[int], dict[str, str]]:
+def _probe(root: Path, clips: Sequence[SourceClip]) -> tuple[list[tuple[int, int]], list[int], dict[str, str]]:
     sizes, lengths, unreadable = [], [], {}
-    jobs = [Job(index, str(root / video)) for index, video in enumerate(videos)]
-    spec = FrameSpec(num_frames=1, size=1)
-    for job, outcome in decode_clips(jobs, spec=spec, workers=1, timeout_s=PROBE_TIMEOUT_S, decoder=open_clip):
+    jobs = [Job(index, str(root / clip.video), clip.start, clip.end) for index, clip in enumerate(clips)]
+    spec = FrameSpec(num_frames=1, size=64)
+    for job, outcome in decode_clips(jobs, spec=spec, workers=1, timeout_s=PROBE_TIMEOUT_S):
         if isinstance(outcome, Frames):
+            last = outcome.nframes - 1 if job.end is None else min(job.end, outcome.nframes - 1)
             sizes.append((outcome.width, outcome.height))
-            lengths.append(outcome.nframes)
+            lengths.append(last - (job.start or 0) + 1)
         else:
-            unreadable[videos[job.index]] = outcome.reason
+            unreadable[clips[job.index].video] = outcome.reason
     return sizes, lengths, unreadable
 
 

@@ -65,7 +65,7 @@ def prepare(
 ) -> None:
     """Find, split and decode clips once; only what is missing or damaged, so it may be stopped and started again."""
     from aplt.deploy.display import duration, make_table, messages, output
-    from aplt.deploy.prepare import estimate_prepare, open_prepared, propose_data, push_prepared, run_prepare
+    from aplt.deploy.prepare import estimate_prepare, open_prepared, push_prepared, run_prepare
 
     values = {
         "root": root,
@@ -79,7 +79,7 @@ def prepare(
         "options": _pairs(option) or None,
     }
     given = {name: value for name, value in values.items() if value is not None}
-    config, store_options = _data_of(what, given, overrides or (), propose=propose_data)
+    config, store_options = _data_of(what, given, overrides or ())
     console = output()
     if estimate:
         with messages().status("decoding a few clips"):
@@ -182,14 +182,13 @@ def _data_at(where: Path, overrides: Sequence[str]) -> DataConfig:
     return load_data_config(where, overrides)
 
 
-def _data_of(
-    what: str, given: dict[str, Any], overrides: Sequence[str], *, propose: Any
-) -> tuple[DataConfig, dict[str, str]]:
+def _data_of(what: str, given: dict[str, Any], overrides: Sequence[str]) -> tuple[DataConfig, dict[str, str]]:
     """Return the settings that a configuration file holds, or those that suit a data set; and the store's options."""
     from aplt.common.data.datasets import DATASETS
     from aplt.common.errors import ConfigError
     from aplt.deploy.config import load_config
     from aplt.deploy.display import messages
+    from aplt.deploy.prepare import propose_data
 
     if what not in DATASETS:
         if given:
@@ -203,7 +202,7 @@ def _data_of(
     if missing:
         raise ConfigError(f"aplt data prepare {what} needs {' and '.join(missing)}")
     with messages().status(f"looking at {given['root']}"):
-        return propose(what, given, overrides), {}
+        return propose_data(what, given, overrides), {}
 
 
 def _check_lists(name: str, root: Path, options: dict[str, Any], as_json: bool) -> None:
