@@ -4,7 +4,7 @@ The file is a NumPy array, which all readers of a machine share in its page cach
 process reads a clip for the first time with a system call, so that a disk or a network that fails is an error and the
 checksum can be compared; from then on it copies from a map, which takes no system call and no lookup of each page
 (benchmarks/reading.py). A map ends the process with SIGBUS if somebody cuts the file off, so its length is looked at
-before each clip.
+before each batch.
 
 N clips (manifest rows), B batch, F stored frames, S side of a frame in pixels.
 """
@@ -101,33 +101,32 @@ class ClipCache:
             DataError: a clip is damaged, or the file was cut off meanwhile.
         """
         clips = np.empty((len(rows_B), *self.shape[1:]), dtype=np.uint8) if out is None else out
-        rows = rows_B.tolist()
-        for row in rows:
-            if not 0 <= row < len(self._unverified_N):
-                raise IndexError(f"row {row} of {len(self._unverified_N)}")
-        firsts = self._unverified_N[rows_B].tolist()
-        for row, first in zip(rows, firsts, strict=True):
-            if first:  # the disk works on all of them at once
-                os.posix_fadvise(self._file, self._offset(row), self._row_bytes, os.POSIX_FADV_WILLNEED)
-        for clip, row, first in zip(clips, rows, firsts, strict=True):
-            if first:
-                self._read_first(row, clip)
-            elif self._map.size() < self._offset(row + 1):
-                raise self._cut_off(row)
-            else:
-                clip[...] = self._clips_NFSS3[row]
+        if not len(rows_B):
+            return clips
+        if rows_B.min() < 0 or rows_B.max() >= len(self._unverified_N):
+            raise IndexError(f"rows {rows_B.min()}..{rows_B.max()} of {len(self._unverified_N)}")
+        if self._unverified_N[rows_B].any():
+            self._read_first(rows_B.tolist(), clips)
+        elif self._map.size() < self._offset(last := int(rows_B.max())) + self._row_bytes:
+            raise self._cut_off(last)
+        else:
+            np.take(self._clips_NFSS3, rows_B, axis=0, out=clips, mode="clip")  # other modes copy twice
         return clips
 
-    def _read_first(self, row: int, clip: NDArray[np.uint8]) -> None:
-        try:
-            count = os.preadv(self._file, [clip.data], self._offset(row))
-        except OSError as error:
-            raise DataError(f"{self._path} cannot be read: {error.strerror}") from None
-        if count < self._row_bytes:
-            raise self._cut_off(row)
-        if _checksum(clip) != self._checksums_N[row]:
-            raise DataError(f"{self._path} is damaged (the checksum of row {row} is wrong): {_MEND}")
-        self._unverified_N[row] = False
+    def _read_first(self, rows: list[int], clips: NDArray[np.uint8]) -> None:
+        for row in rows:  # the disk works on all of them at once
+            os.posix_fadvise(self._file, self._offset(row), self._row_bytes, os.POSIX_FADV_WILLNEED)
+        for row, clip in zip(rows, clips, strict=True):
+            try:
+                count = os.preadv(self._file, [clip.data], self._offset(row))
+            except OSError as error:
+                raise DataError(f"{self._path} cannot be read: {error.strerror}") from None
+            if count < self._row_bytes:
+                raise self._cut_off(row)
+            if self._unverified_N[row]:
+                if _checksum(clip) != self._checksums_N[row]:
+                    raise DataError(f"{self._path} is damaged (the checksum of row {row} is wrong): {_MEND}")
+                self._unverified_N[row] = False
 
     def _offset(self, row: int) -> int:
         return self._start + row * self._row_bytes

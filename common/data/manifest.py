@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from aplt.common.data.source import Part
 from aplt.common.errors import DataError
 
-_CHUNK_BYTES = 4 * 2**20
+_CHUNK_BYTES = 2**16  # what becomes of it fits in the caches of a processor: a third faster than 4 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
