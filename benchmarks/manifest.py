@@ -52,9 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="manifest-") as name:
         folder = Path(name)
         make(folder, args.clips)
-        print(
-            f"{args.clips} clips, {(folder / MANIFEST).stat().st_size / 1e6:.0f} MB of manifest.csv; target of memory: 1 GB"
-        )
+        megabytes = (folder / MANIFEST).stat().st_size / 1e6
+        print(f"{args.clips} clips, {megabytes:.0f} MB of manifest.csv; target of memory: 1 GB")
         print(f"{'':38}{'seconds':>9}{'of CPU':>9}{'peak MB':>9}  target")
         for step in (load, rows, split, write, open_all):
             found = [measure(step, folder) for _ in range(args.repeats)]
