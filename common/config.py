@@ -143,7 +143,7 @@ class ModelConfig(Section):
 
 
 class MethodConfig(Section):
-    """What every method's own configuration has; see aplt.trainer.methods."""
+    """What every method's own configuration has; see aplt.trainer.config."""
 
     uses_labels: ClassVar[bool] = False
     """Whether it trains with label versions, that is, whether the schedule has offline phases."""

@@ -13,8 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aplt.common.config import BaseRunConfig, DataConfig, Section
 from aplt.common.errors import ConfigError
-from aplt.trainer.methods import AnyMethodConfig
-from aplt.trainer.methods.aplt import APLTConfig
+from aplt.trainer.config import AnyMethodConfig, APLTConfig
 
 DATA = "data.yaml"
 """In a prepared folder: the settings that it was prepared with."""

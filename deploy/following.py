@@ -17,7 +17,6 @@ from aplt.deploy.config import RunConfig
 from aplt.deploy.display import messages, number, output, percent
 from aplt.deploy.local import cluster_record, local_cluster
 from aplt.deploy.runs import records_folder, run_url
-from aplt.deploy.summary import print_summary
 from aplt.deploy.versions import list_versions
 
 STARTS = "services/starts.json"
@@ -60,6 +59,8 @@ def follow(store: ArtifactStore, config: RunConfig) -> None:
     error = what_went_wrong(store, config)
     if error is not None:
         raise error
+    from aplt.deploy.summary import print_summary  # it draws too, which takes a second to import
+
     print_summary(store, output())
 
 

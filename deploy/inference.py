@@ -28,7 +28,7 @@ from aplt.common.views import Augmentation, ViewReader
 from aplt.deploy.config import RunConfig
 from aplt.deploy.runs import class_names
 from aplt.labeler.evaluation import accuracy_scalars, prototype_predictions
-from aplt.trainer.methods.aplt import APLTConfig
+from aplt.trainer.config import APLTConfig
 
 
 @dataclass(frozen=True, kw_only=True)

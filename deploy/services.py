@@ -56,10 +56,11 @@ def _train(*, config: RunConfig, **tools: Any) -> None:
 
 
 def _label(*, config: RunConfig, store: ArtifactStore, data: PreparedData, claim: RoleClaim, **tools: Any) -> None:
-    from aplt.labeler.report import write_report
     from aplt.labeler.service import Labeler, label_run
 
     label_run(Labeler.of(config=config, store=store, data=data, claim=claim, **tools))
+    from aplt.labeler.report import write_report  # only now: the first labels do not wait for its imports
+
     claim.working("summary and pictures", 1.0)
     write_report(store, config, data)
 

@@ -37,7 +37,13 @@ CALLS: dict[str, tuple[type, str]] = {
 }
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["kill_points", "aplt.deploy.cli", "aplt.deploy.services", "aplt.deploy.prepare"])
+_forks.set_forkserver_preload(
+    [
+        "kill_points",
+        *("aplt.deploy.cli", "aplt.deploy.services", "aplt.deploy.prepare"),
+        *("aplt.trainer.loop", "aplt.labeler.service", "aplt.labeler.report"),
+    ]
+)
 
 
 @dataclass(frozen=True)

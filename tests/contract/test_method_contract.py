@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from aplt.common.artifacts import LabelVersion
 from aplt.common.config import MethodConfig
-from aplt.trainer.methods import METHODS, AnyMethodConfig, Batch, Method
-from aplt.trainer.methods.aplt import APLT, APLTConfig
-from aplt.trainer.methods.fixmatch import FixMatch, FixMatchConfig
-from aplt.trainer.methods.supervised import Supervised, SupervisedConfig
+from aplt.trainer.config import AnyMethodConfig, APLTConfig, FixMatchConfig, SupervisedConfig
+from aplt.trainer.methods import METHODS, Batch, Method
+from aplt.trainer.methods.aplt import APLT
+from aplt.trainer.methods.fixmatch import FixMatch
+from aplt.trainer.methods.supervised import Supervised
 
 K, D, B, N = 3, 6, 4, 10
 CONFIGS: dict[str, MethodConfig] = {config().name: config() for config in get_args(get_args(AnyMethodConfig)[0])}

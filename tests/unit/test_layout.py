@@ -44,7 +44,7 @@ def test_nothing_is_pickled_and_no_weights_are_fetched() -> None:
         assert "load_state_dict_from_url" not in text, path
 
 
-@pytest.mark.parametrize("module", ["aplt.deploy.cli", "aplt.common.store", "aplt.common.schedule"])
+@pytest.mark.parametrize("module", ["aplt.common.store", "aplt.common.schedule", "aplt.deploy.launching"])
 def test_light_modules_stay_light(module: str) -> None:
-    code = f"import sys, {module}; sys.exit(bool({{'torch', 'ray'}} & set(sys.modules)))"
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'ray', 'matplotlib'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

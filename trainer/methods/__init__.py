@@ -1,15 +1,13 @@
-"""The methods, by name. A new one is a file beside these and a line in each of the two tables."""
+"""The methods, by name. A new one is a file beside these, a line here and its settings in trainer/config.py."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from aplt.trainer.methods.aplt import APLT, APLTConfig
+from aplt.trainer.methods.aplt import APLT
 from aplt.trainer.methods.base import Batch, Method, StepOutput
-from aplt.trainer.methods.fixmatch import FixMatch, FixMatchConfig
-from aplt.trainer.methods.supervised import Supervised, SupervisedConfig
+from aplt.trainer.methods.fixmatch import FixMatch
+from aplt.trainer.methods.supervised import Supervised
 
 METHODS: dict[str, type[Method[Any]]] = {
     "aplt": APLT,
@@ -17,9 +15,4 @@ METHODS: dict[str, type[Method[Any]]] = {
     "supervised": Supervised,
 }
 
-AnyMethodConfig = Annotated[
-    APLTConfig | FixMatchConfig | SupervisedConfig,
-    Field(discriminator="name"),
-]
-
-__all__ = ["METHODS", "AnyMethodConfig", "Batch", "Method", "StepOutput"]
+__all__ = ["METHODS", "Batch", "Method", "StepOutput"]

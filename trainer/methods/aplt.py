@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aplt.common.artifacts import LabelVersion
-from aplt.common.config import MethodConfig
+from aplt.trainer.config import APLTConfig
 from aplt.trainer.losses import cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views, int_tensor
-
-
-class APLTConfig(MethodConfig):
-    """Settings of APLT. The paper gives neither tau, lambda nor a temperature; see docs/method.md."""
-
-    uses_labels: ClassVar[bool] = True
-
-    name: Literal["aplt"] = "aplt"
-    tau: Annotated[float, Field(ge=0, le=1)] = 0.95
-    """A prediction of the parametric head at least this confident becomes its pseudo-label (Eq. 2)."""
-    lambda_u: Annotated[float, Field(ge=0)] = 1.0
-    lambda_margin: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the prototype classifier's losses: lambda of Eq. 9."""
-    temperature: Annotated[float, Field(gt=0)] = 0.1
-    """Divides the similarities to the prototypes; use 1 with features.normalize: none (the literal equation)."""
-    margin_reduction: Literal["batch", "kept"] = "batch"
-    """Divide the unlabelled margin loss by the batch (Eq. 7) or by the number of kept clips in it."""
 
 
 class APLT(Method[APLTConfig]):

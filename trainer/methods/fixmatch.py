@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field
 from torch import nn
 
-from aplt.common.config import MethodConfig
+from aplt.trainer.config import FixMatchConfig
 from aplt.trainer.losses import cross_entropy, pseudo_label_loss, pseudo_labels
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
-
-
-class FixMatchConfig(MethodConfig):
-    """Settings of FixMatch; the published ones."""
-
-    name: Literal["fixmatch"] = "fixmatch"
-    tau: Annotated[float, Field(ge=0, le=1)] = 0.95
-    """A prediction at least this confident becomes a pseudo-label."""
-    lambda_u: Annotated[float, Field(ge=0)] = 1.0
 
 
 class FixMatch(Method[FixMatchConfig]):

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import nn
 
-from aplt.common.config import MethodConfig
+from aplt.trainer.config import SupervisedConfig
 from aplt.trainer.losses import cross_entropy
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
-
-
-class SupervisedConfig(MethodConfig):
-    """Settings of the labelled-only baseline."""
-
-    name: Literal["supervised"] = "supervised"
 
 
 class Supervised(Method[SupervisedConfig]):
