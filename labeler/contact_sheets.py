@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from aplt.common.artifacts import LabelVersion
-from aplt.labeler.pictures import (
+from aplt.common.drawing import (
     BLUE,
     FAINT,
     HEIGHT,
@@ -24,15 +24,16 @@ from aplt.labeler.pictures import (
     RED,
     SMALL,
     WIDTH,
+    draw_strip,
+    drawable,
     new_figure,
-    percent,
-    printable,
+    pixel_axes,
     shorten,
     to_png,
 )
+from aplt.labeler.pictures import percent
 
 ROWS = 6
-STRIP_FRAMES = 8
 GROUPS = ("Nearest to the centre", "Just inside the threshold", "Just outside")
 Frames = NDArray[np.uint8]
 # Pixels: eight square frames of height _FRAME with their gaps are as wide as a column.
@@ -66,9 +67,7 @@ def contact_sheet(
     figure = new_figure(f"{shorten(class_names[label], 40)}: clips with this pseudo-label", subtitle)
     summary = _describe(labels, of_class, truth_N, label)
     figure.text(_LEFT / WIDTH, 1 - 118 / HEIGHT, summary, size=SMALL, color=INK, va="top", parse_math=False)
-    ax = figure.add_axes((0, 0, 1, 1))
-    ax.set_axis_off()
-    ax.patch.set_visible(False)
+    ax = pixel_axes(figure)
     groups = pick_clips(labels, label, num=ROWS)
     for column, (name, picked_B) in enumerate(zip(GROUPS, groups, strict=True)):
         x = _LEFT + column * (_COLUMN + _GAP)
@@ -86,10 +85,8 @@ def contact_sheet(
             ax.text(
                 x + _COLUMN, y, _short(mark, 24), size=12.5, color=colour, va="center", ha="right", parse_math=False
             )
-            _draw_strip(ax, frames, x=x, y=y + 14, colour=colour)
-    ax.set_xlim(0, WIDTH)
-    ax.set_ylim(HEIGHT, 0)
-    ax.set_aspect("auto")
+            width, height = draw_strip(ax, frames, x=x, y=y + 14, width=_COLUMN, height=_FRAME)
+            ax.add_patch(Rectangle((x, y + height + 15), width, 4, color=colour, lw=0))
     _draw_histogram(figure.add_axes((0.025, 0.065, 0.95, 0.105)), relative_N[of_class], truth_N[of_class], label)
     return to_png(figure)
 
@@ -112,24 +109,6 @@ def relative_distances(labels: LabelVersion) -> NDArray[np.float64]:
     threshold_N = labels.adaptive_K[labels.labels_N].astype(np.float64)
     ones_N = np.ones(len(threshold_N))
     return np.divide(labels.distances_N.astype(np.float64), threshold_N, out=ones_N, where=threshold_N > 0)
-
-
-def strip_of(frames: Frames, *, num_frames: int = STRIP_FRAMES) -> Frames:
-    """Return frames [T, S, S, 3] side by side with white gaps, at most `num_frames` of them, equally spaced."""
-    if len(frames) > num_frames:
-        frames = frames[np.linspace(0, len(frames) - 1, num_frames).round().astype(int)]
-    gap = max(1, frames.shape[2] // 30)
-    padded = np.pad(frames, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
-    strip: Frames = np.concatenate(list(padded), axis=1)[:, :-gap]
-    return strip
-
-
-def _draw_strip(ax: Axes, frames: Frames, *, x: float, y: float, colour: str) -> None:
-    strip = strip_of(frames)
-    scale = min(_FRAME / strip.shape[0], _COLUMN / strip.shape[1])
-    width, height = strip.shape[1] * scale, strip.shape[0] * scale
-    ax.imshow(strip, extent=(x, x + width, y + height, y), interpolation="antialiased", aspect="auto", zorder=2)
-    ax.add_patch(Rectangle((x, y + height + 1), width, 4, color=colour, lw=0))
 
 
 def _verdict(actual: int, label: int, class_names: tuple[str, ...]) -> tuple[str, str]:
@@ -179,5 +158,5 @@ def _draw_histogram(ax: Axes, relative_N: NDArray[np.float64], truth_N: NDArray[
 
 
 def _short(text: str, length: int) -> str:
-    text = printable(text)
+    text = drawable(text)
     return text if len(text) <= length else f"…{text[1 - length :]}"

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Literal
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-WIDTH, HEIGHT, DPI = 1600, 900, 100
-
-# Okabe and Ito's palette, and greys.
-BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, PINK = "#56B4E9", "#B0558A"
-INK, MUTED, FAINT = "#222222", "#6B6B6B", "#DDDDDD"
-
-TITLE, LABEL, SMALL = 24, 17, 15
-"""Font sizes in points."""
+from aplt.common.drawing import BLUE, DPI, FAINT, GREEN, HEIGHT, INK, LABEL, MUTED, RED, SKY, SMALL, new_figure, to_png
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,22 +32,6 @@ class End:
     value: float
     text: str
     colour: str
-
-
-def new_figure(title: str, subtitle: str) -> Figure:
-    """Return an empty figure with a heading; no state of pyplot is touched, so threads do not disturb each other."""
-    figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.text(0.025, 0.972, shorten(title, 70), size=TITLE, weight="bold", color=INK, va="top", parse_math=False)
-    figure.text(0.025, 0.917, shorten(subtitle, 100), size=LABEL, color=MUTED, va="top", parse_math=False)
-    return figure
-
-
-def to_png(figure: Figure) -> bytes:
-    """Return the figure as a PNG file."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
 
 
 def accuracy_picture(
@@ -255,17 +228,6 @@ def spread(values: Sequence[float], *, gap: float, low: float, high: float) -> l
 def percent(value: float) -> str:
     """Return a share as text."""
     return f"{100 * value:.1f} %"
-
-
-def shorten(text: str, length: int) -> str:
-    """Return the printable text, its end cut off if it is longer than this."""
-    text = printable(text)
-    return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def printable(text: str) -> str:
-    """Return the text with what is not UTF-8 (file names may hold any bytes) replaced."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def _first(group: Sequence[float], gap: float) -> float:

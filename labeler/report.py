@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData, load_truth
+from aplt.common.drawing import printable
 from aplt.common.draws import centre_frames
 from aplt.common.store import ArtifactStore
 from aplt.labeler.contact_sheets import contact_sheet
-from aplt.labeler.pictures import accuracy_picture, percent, printable, pseudo_label_picture
+from aplt.labeler.pictures import accuracy_picture, percent, pseudo_label_picture
 from aplt.labeler.summary import History, Summary, summarize
 from aplt.labeler.timeline import duration, timeline_picture
 

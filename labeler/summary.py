@@ -10,11 +10,12 @@ from typing import Any
 from aplt.common.artifacts import LabelVersion
 from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData
+from aplt.common.drawing import printable
 from aplt.common.manifest import ArtifactManifest
 from aplt.common.schedule import Schedule
 from aplt.common.service import ROLES, read_spans
 from aplt.common.store import ArtifactStore
-from aplt.labeler.pictures import percent, printable
+from aplt.labeler.pictures import percent
 from aplt.labeler.timeline import Span, duration
 
 HEADS = ("prototypes", "prototypes_before", "head")

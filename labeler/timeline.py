@@ -10,7 +10,7 @@ from statistics import median
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from aplt.labeler.pictures import (
+from aplt.common.drawing import (
     BLUE,
     GREEN,
     INK,

@@ -126,6 +126,29 @@ def check(
 
 
 @app.command()
+def show(
+    where: Where,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Default: pictures/ in the prepared folder.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Draw frames of every class, clips by class and part, lengths, frame sizes and rates; lists the files it wrote.
+
+    For people: the classes of unlabelled clips are shown too.
+    """
+    from aplt.deploy.display import messages
+    from aplt.deploy.overview import Overview
+    from aplt.deploy.showing import show as draw
+
+    config = _data_at(where, overrides or ())
+    overview = Overview.read(config.folder, config.split_name)
+    with messages().status("drawing"):
+        for path in draw(overview, crop_size=config.crop_size, out=out or config.folder / "pictures"):
+            typer.echo(path)
+
+
+@app.command()
 def split(
     where: Where,
     ratio: Annotated[

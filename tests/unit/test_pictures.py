@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from aplt.labeler.contact_sheets import strip_of
-from aplt.labeler.pictures import HEIGHT, WIDTH, shorten, spread
+from aplt.common.drawing import HEIGHT, WIDTH, shorten, strip_of
+from aplt.labeler.pictures import spread
 from aplt.labeler.timeline import Clock, Span, duration, timeline_picture
 
 

@@ -21,10 +21,10 @@ from aplt.common.data.datasets.dataset import named_classes
 from aplt.common.data.frames import Frames
 from aplt.common.data.manifest import Clip, Manifest, csv_text, manifest_text, write_text
 from aplt.common.data.prepared import CLASSES, MANIFEST, TRUTH, PreparedData, classes_text
+from aplt.common.drawing import HEIGHT, WIDTH
 from aplt.common.manifest import Provenance
 from aplt.common.store import ArtifactStore
 from aplt.labeler.contact_sheets import pick_clips, relative_distances
-from aplt.labeler.pictures import HEIGHT, WIDTH
 from aplt.labeler.pipeline import label_summary
 from aplt.labeler.report import summary_rows, write_report
 
