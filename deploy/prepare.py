@@ -15,13 +15,11 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
@@ -45,7 +43,7 @@ from aplt.deploy.survey import look_at
 
 _SAYING = {
     "waiting": "waiting for another process that prepares the same folder",
-    "scanning": "looking for clips",
+    "scanning": "looking at videos",
     "decoding": "decoding clips",
 }
 LINE_EVERY_S = 5.0
@@ -211,30 +209,32 @@ def _progress(console: Console) -> Iterator[Callable[[PrepareProgress], None]]:
     if not console.is_terminal:
         yield _Lines(console)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bars:
+    with Progress(TextColumn("{task.description}"), BarColumn(), _Pace(), console=console, transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(progress: PrepareProgress) -> None:
-            if progress.stage not in tasks:
-                for earlier in tasks.values():
-                    bars.remove_task(earlier)
-                tasks[progress.stage] = bars.add_task(_SAYING[progress.stage], total=None)
-            bars.update(tasks[progress.stage], completed=progress.done, total=progress.total or None)
+            if progress.stage in tasks:
+                bars.update(tasks[progress.stage], completed=progress.done)
+                return
+            for earlier in tasks.values():
+                bars.remove_task(earlier)
+            name, total = _SAYING[progress.stage], progress.total or None
+            tasks[progress.stage] = bars.add_task(name, completed=progress.done, total=total)
 
         yield show
 
 
-class _Rate(ProgressColumn):
+class _Pace(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f}/s" if task.speed else "")
+        if task.total is None:
+            return Text()
+        return Text(_pace(int(task.completed), int(task.total), task.speed))
+
+
+def _pace(done: int, total: int, rate: float | None) -> str:
+    """Say how far something is, and if its rate is known, how fast and until when."""
+    left = f", {rate:.{0 if rate >= 10 else 1}f}/s, {duration((total - done) / rate)} left" if rate else ""
+    return f"{done} of {total}{left}"
 
 
 class _Lines:
@@ -251,7 +251,7 @@ class _Lines:
         if progress.stage != self._stage:
             self._stage, self._first, self._last = progress.stage, None, now
             if progress.done < progress.total or progress.stage == "waiting":
-                todo = "" if progress.stage == "waiting" else f": {progress.total - progress.done} clips to do"
+                todo = "" if progress.stage == "waiting" else f": {progress.total - progress.done} to do"
                 self._console.print(name + todo)
             return
         if self._first is None:  # the rate counts from the first clip, not from the start of the processes
@@ -260,5 +260,4 @@ class _Lines:
             return
         self._last = now
         rate = (progress.done - self._first[1]) / (now - self._first[0])
-        left = f", {rate:.1f}/s, {duration((progress.total - progress.done) / rate)} left" if rate else ""
-        self._console.print(f"{name}: {progress.done} of {progress.total}{left}", markup=False)
+        self._console.print(f"{name}: {_pace(progress.done, progress.total, rate)}", markup=False)

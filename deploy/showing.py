@@ -106,7 +106,7 @@ def show(overview: Overview, *, crop_size: int, out: Path) -> Iterator[Path]:
 def class_sheet(overview: Overview, label: int, *, crop_size: int) -> bytes:
     """Return the contact sheet of one class: a clip a line, with its id, part and measures beside its frames."""
     rows = overview.pick(label, CLIPS_ON_OWN_PAGE)
-    strip_x, step = 330, 176
+    strip_x, step = 370, 170
     figure = new_figure(overview.class_names[label], _counts(overview, label), height=_TOP + max(1, len(rows)) * step)
     ax = pixel_axes(figure)
     if not rows:

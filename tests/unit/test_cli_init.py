@@ -204,6 +204,6 @@ def test_progress_without_a_terminal_is_a_line_now_and_then() -> None:
         now[0] = float(second)
         lines(PrepareProgress("decoding", 10 * second, 400))
     printed = text.getvalue().splitlines()
-    assert printed[0] == "decoding clips: 400 clips to do"
+    assert printed[0] == "decoding clips: 400 to do"
     assert len(printed) == 7
-    assert printed[-1] == "decoding clips: 300 of 400, 10.0/s, 10 s left"
+    assert printed[-1] == "decoding clips: 300 of 400, 10/s, 10 s left"
