@@ -113,8 +113,8 @@ def shorten(text: str, length: int) -> str:
 
 def drawable(text: str) -> str:
     """Return the text as one line, with what the font has no picture of replaced."""
-    known = _font("normal").get_charmap()
-    return "".join(char if char.isprintable() and ord(char) in known else "?" for char in text)
+    font = _font("normal")
+    return "".join(char if char.isprintable() and font.get_char_index(ord(char)) else "?" for char in text)
 
 
 def printable(text: str) -> str:
