@@ -15,7 +15,11 @@ from aplt.common.errors import RunError
 from aplt.deploy import cli
 
 runner = CliRunner()
-GROUPS = {"versions": ["list", "show", "diff", "export"], "config": ["show", "check"], "data": ["prepare", "check", "show", "split"]}
+GROUPS = {
+    "versions": ["list", "show", "diff", "export"],
+    "config": ["show", "check"],
+    "data": ["prepare", "check", "show", "split"],
+}
 COMMANDS = [
     *("init", "launch", "train", "label", "attach", "status", "stop", "restart", "evaluate", "predict", "report"),
     *(f"{group} {command}" for group, commands in GROUPS.items() for command in commands),
