@@ -239,7 +239,7 @@ def main() -> None:
             ),
         }
         if arguments.lips:
-            paths = sorted(map(str, arguments.lips.glob("*/*.mp4")))[::4]
+            paths = sorted(map(str, arguments.lips.glob("*/*.mp4")))[::2]
             loads = {"lips": Load([Job(*each) for each in enumerate(paths)], 128, 96)} | loads
         for name, load in loads.items():
             compare(name, load, arguments.rounds)

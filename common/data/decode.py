@@ -81,9 +81,9 @@ def decode_clips(
             if not pool:
                 return
             first_deadline = min(worker.deadline for worker in pool)
-            wait([worker.pipe for worker in pool], max(0.0, first_deadline - time.monotonic()))
+            ready = wait([worker.pipe for worker in pool], max(0.0, first_deadline - time.monotonic()))
             for place, worker in enumerate(pool):
-                sent = worker.pipe.poll()
+                sent = worker.pipe in ready or worker.pipe.poll()
                 if not sent and time.monotonic() < worker.deadline:
                     continue
                 done = worker.receive() if sent else worker.overrun()
@@ -125,6 +125,7 @@ def serve(pipe_number: str, memory_number: str, parent: str) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(parent):  # it ended before that
         return
+    sys.modules["nvidia"] = None  # type: ignore[assignment]  # else decord loads all of CUDA: 620 MB, for nothing
     pipe: Connection = Connection(int(pipe_number))
     try:
         decoder, spec = pipe.recv()
