@@ -285,7 +285,14 @@ def views_cpu(config: RunConfig) -> float:
     augmentation = Augmentation.of(config.data, seed=config.seed)
     method = init_state(config, data, device).method
     loader = Loader(
-        data, augmentation, method, seed=0, batch_size=config.trainer.batch_size, mu=config.trainer.mu, device=device
+        data,
+        augmentation,
+        method,
+        seed=0,
+        num_epochs=1,
+        batch_size=config.trainer.batch_size,
+        mu=config.trainer.mu,
+        device=device,
     )
     began = time.process_time()
     for _ in loader.epoch(1):

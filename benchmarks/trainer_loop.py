@@ -35,7 +35,7 @@ from aplt.deploy.config import RunConfig, parse_config
 from aplt.deploy.services import provenance_of
 from aplt.trainer.loader import Loader
 from aplt.trainer.loop import Trainer, train_epoch, train_step
-from aplt.trainer.methods import Batch
+from aplt.trainer.methods import METHODS, Batch
 from aplt.trainer.state import TrainState, init_state, set_lr
 
 CLASSES = 12
@@ -136,7 +136,16 @@ def made_up_loop(args: argparse.Namespace) -> Iterator[Loop]:
         data, device = made_up_data(folder, config, args.clips), pick_device(args.device)
         state = init_state(config, data, device)
         augmentation = Augmentation.of(config.data, seed=0)
-        loader = Loader(data, augmentation, state.method, seed=0, batch_size=args.batch, mu=1, device=device)
+        loader = Loader(
+            data,
+            augmentation,
+            state.method,
+            seed=0,
+            num_epochs=config.plan().total_epochs,
+            batch_size=args.batch,
+            mu=1,
+            device=device,
+        )
         if args.method == "aplt":
             state.method.version.fill_(1)  # beyond the warm-up: four views and the margin losses
         store = ArtifactStore(config.store.url, config.run)
@@ -157,7 +166,7 @@ def made_up_loop(args: argparse.Namespace) -> Iterator[Loop]:
 def loop_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser for what decides how fast a trainer is."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", default="fixmatch", choices=["supervised", "fixmatch", "aplt"])
+    parser.add_argument("--method", default="fixmatch", choices=sorted(METHODS))
     parser.add_argument("--model", default="tiny_tsm")
     parser.add_argument("--crop", type=int, default=56, help="side of the view in pixels")
     parser.add_argument("--frames", type=int, default=8)

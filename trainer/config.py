@@ -35,13 +35,37 @@ class FixMatchConfig(MethodConfig):
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
 
 
+class PseudoLabelConfig(MethodConfig):
+    """Settings of Pseudo-Label as comparisons use it today: with a threshold, which Lee (2013) does not have."""
+
+    name: Literal["pseudo_label"] = "pseudo_label"
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """A prediction at least this confident becomes a pseudo-label."""
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """lambda_u is reached after this share of the training, linearly from 0."""
+
+
 class SupervisedConfig(MethodConfig):
     """Settings of the labelled-only baseline."""
 
     name: Literal["supervised"] = "supervised"
 
 
+class UDAConfig(MethodConfig):
+    """Settings of UDA; the published ones."""
+
+    name: Literal["uda"] = "uda"
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """A prediction at least this confident, before it is sharpened, teaches the strong view."""
+    sharpening: Annotated[float, Field(gt=0)] = 0.4
+    """Temperature T of the targets: the weak view's logits are divided by it."""
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    tsa: Literal["none", "linear", "exp", "log"] = "none"
+    """Training signal annealing: how the probability rises above which a labelled clip is left out."""
+
+
 AnyMethodConfig = Annotated[
-    APLTConfig | FixMatchConfig | SupervisedConfig,
+    APLTConfig | FixMatchConfig | PseudoLabelConfig | SupervisedConfig | UDAConfig,
     Field(discriminator="name"),
 ]

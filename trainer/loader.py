@@ -42,6 +42,7 @@ class Loader:
         method: Method,  # type: ignore[type-arg]
         *,
         seed: int,
+        num_epochs: int,
         batch_size: int,
         mu: int,
         device: torch.device,
@@ -50,6 +51,7 @@ class Loader:
         self._augmentation = augmentation
         self._method = method
         self._seed = seed
+        self._num_epochs = num_epochs
         self._batch_size = batch_size
         self._mu = mu
         self._device = device
@@ -59,6 +61,11 @@ class Loader:
     def steps_per_epoch(self) -> int:
         """Steps of one pass over the unlabelled clips."""
         return steps_per_epoch(len(self._data.unlabeled_rows_N), batch_size=self._batch_size, mu=self._mu)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self._num_epochs
 
     def epoch(self, epoch: int) -> Iterator[tuple[StepOrder, Batch]]:
         """Yield the batches of `epoch` (counted from 1)."""
@@ -98,6 +105,7 @@ class Loader:
     def _views(self, read: Read, epoch: int) -> Batch:
         augment, method, order = self._augmentation, self._method, read.order
         rows_x = self._data.labeled_rows_M[order.labeled_B]
+        progress = order.done / self.total_steps
         clips_x = read.labeled.to(self._device, non_blocking=True)
         labels_B = self._labels_M[order.labeled_B].to(self._device)
         labeled_weak = augment.weak(clips_x, rows_x, round_B=order.labeled_visit_B, view="labeled weak")
@@ -105,15 +113,19 @@ class Loader:
         if method.uses_labeled_strong:
             labeled_strong = augment.strong(clips_x, rows_x, round_B=order.labeled_visit_B, view="labeled strong")
         if read.unlabeled is None:
-            return Batch(labels_B=labels_B, labeled_weak=labeled_weak, labeled_strong=labeled_strong)
+            return Batch(progress=progress, labels_B=labels_B, labeled_weak=labeled_weak, labeled_strong=labeled_strong)
         rows_u = self._data.unlabeled_rows_N[order.unlabeled_B]
         clips_u = read.unlabeled.to(self._device, non_blocking=True)
         round_B = np.full(len(rows_u), epoch)
+        unlabeled_strong = None
+        if method.uses_unlabeled_strong:
+            unlabeled_strong = augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong")
         return Batch(
+            progress=progress,
             labels_B=labels_B,
             labeled_weak=labeled_weak,
             labeled_strong=labeled_strong,
             unlabeled_weak=augment.weak(clips_u, rows_u, round_B=round_B, view="unlabeled weak"),
-            unlabeled_strong=augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong"),
+            unlabeled_strong=unlabeled_strong,
             position_B=torch.from_numpy(order.unlabeled_B).to(self._device),
         )

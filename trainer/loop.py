@@ -62,6 +62,7 @@ def train(trainer: Trainer) -> TrainState:
         augmentation,
         state.method,
         seed=config.seed,
+        num_epochs=plan.total_epochs,
         batch_size=config.trainer.batch_size,
         mu=config.trainer.mu,
         device=device,
@@ -137,24 +138,22 @@ def adopt_labels(trainer: Trainer, state: TrainState) -> None:
 
 def train_epoch(trainer: Trainer, state: TrainState, loader: Loader) -> None:
     """Train one epoch; the network's own randomness, if any, depends on seed and epoch alone."""
-    epoch, steps = state.epoch + 1, loader.steps_per_epoch
-    total_steps = steps * trainer.plan.total_epochs
+    epoch = state.epoch + 1
     torch.manual_seed(np.random.SeedSequence([trainer.config.seed, epoch]).generate_state(1)[0])
     state.model.train()
     state.bank.online_N.fill_(-1)
     sums: dict[str, Tensor] = {}
     with trainer.clock.measure("train"):
-        for step, (order, batch) in enumerate(loader.epoch(epoch)):
-            done = (epoch - 1) * steps + step
-            set_lr(state.optimizer, cosine_lr(done, total_steps, trainer.config.trainer.lr))
+        for order, batch in loader.epoch(epoch):
+            set_lr(state.optimizer, cosine_lr(order.done, loader.total_steps, trainer.config.trainer.lr))
             output = train_step(trainer, state, batch)
             remember(state, order, output)
             for name, value in {"loss": output.loss.detach(), **output.parts}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value
-            trainer.claim.working(f"epoch {epoch}/{trainer.plan.total_epochs}", done / total_steps)
+            trainer.claim.working(f"epoch {epoch}/{trainer.plan.total_epochs}", batch.progress)
             trainer.claim.tick()
     state.epoch = epoch
-    losses = {name: float(value) / steps for name, value in sums.items()}
+    losses = {name: float(value) / loader.steps_per_epoch for name, value in sums.items()}
     if not np.isfinite(losses["loss"]):
         raise ConfigError(
             f"the loss of epoch {epoch} is {losses['loss']}; lower trainer.lr ({trainer.config.trainer.lr}) "

@@ -21,12 +21,15 @@ def cross_entropy(logits_BK: Tensor, labels_B: Tensor) -> Tensor:
     return F.cross_entropy(logits_BK, labels_B.long())
 
 
-def pseudo_labels(logits_BK: Tensor, *, tau: float) -> Tensor:
+def pseudo_labels(logits_BK: Tensor, *, tau: float | Tensor) -> Tensor:
     """Return the predicted class where its probability is at least `tau`, UNUSED elsewhere; it carries no gradient.
 
-    The mask and the target of Eq. 2; FixMatch (NeurIPS 2020), Eq. 4.
+    `tau` is one number for all classes, or a tensor [K] with one per class. The mask and the target of Eq. 2; FixMatch
+    (NeurIPS 2020), Eq. 4.
     """
     confidence_B, classes_B = logits_BK.detach().softmax(dim=1).max(dim=1)
+    if isinstance(tau, Tensor):
+        tau = tau[classes_B]
     return classes_B.masked_fill_(~(confidence_B >= tau), UNUSED)
 
 
@@ -59,6 +62,11 @@ def margin_loss(
     if keep_B is None:
         return F.cross_entropy(logits_BK, targets_B.long())
     return _masked_cross_entropy(logits_BK, targets_B.long().masked_fill(~keep_B, UNUSED), reduction=reduction)
+
+
+def ramp_up(progress: float, length: float) -> float:
+    """Return a weight that rises linearly from 0 to 1 over the first `length` (a share) of the training."""
+    return min(1.0, progress / length) if length > 0 else 1.0
 
 
 def cosine_lr(step: float, total: float, lr0: float) -> float:

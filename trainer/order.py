@@ -18,10 +18,12 @@ IntArray = NDArray[np.int64]
 class StepOrder:
     """The clips of one step, as positions in the lists of labelled and unlabelled clips.
 
+    `done` counts the run's steps before this one, over all epochs.
     `labeled_visit_B` counts how often each labelled clip was seen before: labelled clips come up many times an epoch,
     and every visit draws its own augmentation. An unlabelled clip comes up once an epoch.
     """
 
+    done: int
     labeled_B: IntArray
     labeled_visit_B: IntArray
     unlabeled_B: IntArray
@@ -41,7 +43,8 @@ def epoch_order(
     if num_unlabeled:
         unlabeled = np.resize(unlabeled, steps * batch_size * mu)  # fills the last batch from the start
     for step in range(steps):
-        first = ((epoch - 1) * steps + step) * batch_size
+        done = (epoch - 1) * steps + step
+        first = done * batch_size
         count_B = np.arange(first, first + batch_size)
         visit_B = count_B // num_labeled
         cycles = {int(visit): _shuffled(num_labeled, seed, 0, int(visit)) for visit in np.unique(visit_B)}
@@ -49,6 +52,7 @@ def epoch_order(
             [cycles[int(visit)][count % num_labeled] for visit, count in zip(visit_B, count_B, strict=True)]
         )
         yield StepOrder(
+            done=done,
             labeled_B=labeled_B,
             labeled_visit_B=visit_B,
             unlabeled_B=unlabeled[step * batch_size * mu : (step + 1) * batch_size * mu],

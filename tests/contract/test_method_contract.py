@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any, get_args
 
 import numpy as np
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 
 from aplt.common.artifacts import LabelVersion
 from aplt.common.config import MethodConfig
-from aplt.trainer.config import AnyMethodConfig, APLTConfig, FixMatchConfig, SupervisedConfig
+from aplt.trainer.config import AnyMethodConfig, APLTConfig, FixMatchConfig, SupervisedConfig, UDAConfig
 from aplt.trainer.methods import METHODS, Batch, Method
 from aplt.trainer.methods.aplt import APLT
 from aplt.trainer.methods.fixmatch import FixMatch
 from aplt.trainer.methods.supervised import Supervised
+from aplt.trainer.methods.uda import UDA, annealed_cross_entropy
 
 K, D, B, N = 3, 6, 4, 10
 CONFIGS: dict[str, MethodConfig] = {config().name: config() for config in get_args(get_args(AnyMethodConfig)[0])}
@@ -64,27 +66,42 @@ def make_labels(kept: bool | None = None) -> LabelVersion:
     )
 
 
-def make_batch(size: int = B, seed: int = 0, classes: int = K) -> Batch:
+def make_batch(name: str = "aplt", size: int = B, seed: int = 0, classes: int = K) -> Batch:
+    """Return the views that the method called `name` asks for, late in the training."""
     torch.manual_seed(seed)
+    method = METHODS[name]
+    unlabeled = method.uses_unlabeled
 
-    def view() -> Tensor:
-        return torch.randn(size, 2, 3, 4, 4)
+    def view(asked: bool) -> Tensor | None:
+        clips = torch.randn(size, 2, 3, 4, 4)
+        return clips if asked else None
 
+    labeled_weak = view(True)
+    assert labeled_weak is not None
     return Batch(
+        progress=0.5,
         labels_B=torch.arange(size) % classes,
-        labeled_weak=view(),
-        labeled_strong=view(),
-        unlabeled_weak=view(),
-        unlabeled_strong=view(),
-        position_B=torch.arange(size) % N,
+        labeled_weak=labeled_weak,
+        labeled_strong=view(method.uses_labeled_strong),
+        unlabeled_weak=view(unlabeled),
+        unlabeled_strong=view(unlabeled and method.uses_unlabeled_strong),
+        position_B=torch.arange(size) % N if unlabeled else None,
     )
 
 
-def make_network() -> Network:
+def make_network(sharpness: float = 1.0) -> Network:
+    """Return a network that is sure of nothing with sharpness 0, and of everything with a great one."""
     torch.manual_seed(7)
-    return Network()
+    network = Network()
+    with torch.no_grad():
+        for parameter in network.head.parameters():
+            parameter.mul_(sharpness)
+    return network
 
 
+SURE, UNSURE = 60.0, 0.0
+STUDENTS: dict[str, set[str]] = {"pseudo_label": {"unlabeled_weak"}, "supervised": set()}
+"""The unlabelled views that a method trains on, where that is not the strong one. It reads others without gradient."""
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 
 
@@ -94,30 +111,63 @@ def test_every_method_has_a_configuration() -> None:
 
 @every_method
 @pytest.mark.parametrize("size", [1, B])
-def test_the_loss_is_finite_and_reaches_the_network(name: str, size: int) -> None:
-    model = make_network()
-    output = make_method(name, labels=True).loss(model, make_batch(size))
+@pytest.mark.parametrize("sharpness", [1.0, SURE])
+def test_the_loss_is_finite_and_reaches_the_network(name: str, size: int, sharpness: float) -> None:
+    model = make_network(sharpness)
+    output = make_method(name, labels=True).loss(model, make_batch(name, size))
     assert torch.isfinite(output.loss)
     assert all(not part.requires_grad for part in output.parts.values())
     assert not output.labeled_features_BD.requires_grad
     output.loss.backward()  # type: ignore[no-untyped-call]
-    gradient = model.backbone.weight.grad
-    assert gradient is not None
-    assert gradient.abs().sum() > 0
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert torch.isfinite(parameter.grad).all()
+        assert parameter.grad.abs().sum() > 0
+
+
+@every_method
+def test_a_network_that_is_sure_of_nothing_is_fine(name: str) -> None:
+    model = make_network(UNSURE)
+    output = make_method(name, labels=True).loss(model, make_batch(name))
+    assert torch.isfinite(output.loss)
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters() if parameter.grad is not None)
 
 
 @every_method
 def test_a_missing_class_in_the_batch_is_fine(name: str) -> None:
-    assert torch.isfinite(make_method(name, labels=True).loss(make_network(), make_batch(classes=1)).loss)
+    method, batch = make_method(name, labels=True), make_batch(name, classes=1)
+    assert torch.isfinite(method.loss(make_network(), batch).loss)
+
+
+@every_method
+def test_students_get_a_gradient_and_targets_none(name: str) -> None:
+    """Clips of different views do not meet in this network, so the gradient of a view tells who was trained on it."""
+    batch = make_batch(name, size=16)
+    views = {view: value for view, value in vars(batch).items() if view.startswith("unlabeled") and value is not None}
+    for value in views.values():
+        value.requires_grad_()
+    make_method(name).loss(make_network(SURE), batch).loss.backward()  # type: ignore[no-untyped-call]
+    trained = {view for view, value in views.items() if value.grad is not None and value.grad.abs().sum() > 0}
+    assert trained == STUDENTS.get(name, {"unlabeled_strong"})
 
 
 @every_method
 def test_state_survives_saving_and_loading(name: str) -> None:
-    first = make_method(name, labels=True)
+    first, model = make_method(name, labels=True), make_network(SURE)
+    for seed in range(3):
+        first.loss(model, make_batch(name, seed=seed))
     second = make_method(name)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    model, batch = make_network(), make_batch()
-    assert torch.equal(first.loss(model, batch).loss, second.loss(model, batch).loss)
+    for seed in range(3, 6):
+        batch = make_batch(name, seed=seed)
+        assert torch.equal(first.loss(model, batch).loss, second.loss(model, batch).loss)
+
+
+@every_method
+def test_state_is_counted_or_in_full_precision(name: str) -> None:
+    dtypes = {value.dtype for value in make_method(name).state_dict().values()}
+    assert dtypes <= {torch.float32, torch.int64, torch.bool}
 
 
 @every_method
@@ -126,7 +176,7 @@ def test_without_the_unlabelled_weights_it_is_supervised_training(name: str) -> 
     config = CONFIGS[name].model_copy(update=weights)
     method = METHODS[name](config, num_classes=K, feature_dim=D, num_unlabeled=N, normalize="l2")
     supervised = Supervised(SupervisedConfig(), num_classes=K, feature_dim=D, num_unlabeled=N, normalize="l2")
-    model, batch = make_network(), make_batch()
+    model, batch = make_network(), make_batch(name)
     assert torch.allclose(method.loss(model, batch).loss, supervised.loss(model, batch).loss)
 
 
@@ -142,8 +192,9 @@ def test_clips_and_folded_frames_agree(name: str) -> None:
 
     folding = Folding()
     folding.load_state_dict(make_network().state_dict())
-    method, batch = make_method(name, labels=True), make_batch()
-    assert torch.allclose(method.loss(folding, batch).loss, method.loss(make_network(), batch).loss, atol=1e-6)
+    folded, whole = (make_method(name, labels=True) for _ in range(2))
+    batch = make_batch(name)
+    assert torch.allclose(folded.loss(folding, batch).loss, whole.loss(make_network(), batch).loss, atol=1e-6)
 
 
 def fixmatch(tau: float) -> FixMatch:
@@ -203,3 +254,46 @@ def test_aplt_takes_the_offline_label_of_the_right_clip() -> None:
     method.adopt(make_labels(kept=True))
     shifted = Batch(**{**vars(batch), "position_B": (batch.position_B + 1) % N})  # type: ignore[operator]
     assert method.loss(model, batch).parts["u_margin"] != method.loss(model, shifted).parts["u_margin"]
+
+
+def test_pseudo_label_is_supervised_training_at_first_and_reaches_its_weight_at_the_end_of_the_ramp() -> None:
+    model, batch = make_network(SURE), make_batch("pseudo_label", size=16)
+
+    def loss(progress: float) -> Tensor:
+        return make_method("pseudo_label").loss(model, dataclasses.replace(batch, progress=progress)).loss
+
+    supervised, full = loss(0.0), loss(0.4)
+    assert full > supervised
+    assert torch.allclose(loss(0.1), supervised + (full - supervised) / 4)
+    assert torch.equal(loss(0.9), full)
+
+
+def test_uda_sharpens_its_targets() -> None:
+    """A public implementation hands probabilities on as if they were sharpened: the temperature changes nothing."""
+    model, batch = make_network(), make_batch("uda")
+
+    def consistency(sharpening: float) -> Tensor:
+        config = UDAConfig(tau=0.0, sharpening=sharpening)
+        method = UDA(config, num_classes=K, feature_dim=D, num_unlabeled=N, normalize="l2")
+        return method.loss(model, batch).parts["u_logits"]
+
+    assert not torch.allclose(consistency(0.4), consistency(1.0), rtol=0.01)
+    hard = fixmatch(0.0).loss(model, make_batch("fixmatch")).parts["u_logits"]
+    assert torch.allclose(consistency(1e-4), hard, rtol=1e-3)
+
+
+def test_uda_decides_on_the_confidence_before_sharpening() -> None:
+    model, batch = make_network(), make_batch("uda")
+    confidence = model(batch.unlabeled_weak)[1].detach().softmax(dim=1).max()
+    config = UDAConfig(tau=float(confidence) + 0.01, sharpening=1e-3)
+    output = UDA(config, num_classes=K, feature_dim=D, num_unlabeled=N, normalize="l2").loss(model, batch)
+    assert output.parts["u_logits"] == 0
+
+
+def test_uda_with_an_annealed_signal_leaves_out_what_is_learnt_already() -> None:
+    logits_BK, labels_B = torch.tensor([[5.0, 0.0], [0.0, 5.0]]), torch.tensor([0, 0])
+    everything = annealed_cross_entropy(logits_BK, labels_B, eta=1.0)
+    assert torch.allclose(everything, torch.nn.functional.cross_entropy(logits_BK, labels_B))
+    wrong_alone = annealed_cross_entropy(logits_BK, labels_B, eta=0.9)
+    assert float(wrong_alone) == pytest.approx(float(everything), abs=0.01)  # half of 5.007: over the whole batch
+    assert wrong_alone < everything

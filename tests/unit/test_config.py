@@ -47,7 +47,10 @@ def test_defaults_are_the_papers(cfg: Path) -> None:
         ("schedule.epoch=3", ["schedule.epoch:", "did you mean 'epochs'", "lead_epochs, phase_epochs, warmup_epochs"]),
         ("data.test.evry=2", ["data.test.evry:", "did you mean 'every'", "cap, every, groups, per_class, rule, train"]),
         ("method.tauu=1", [" method.tauu:", "did you mean 'tau'", "lambda_margin"]),
-        ("method.name=fixmach", ["method.name: 'fixmach'", "did you mean 'fixmatch'", "aplt, fixmatch, supervised"]),
+        (
+            "method.name=fixmach",
+            ["method.name: 'fixmach'", "did you mean 'fixmatch'", "aplt, fixmatch, ", ", supervised"],
+        ),
         ("method.name=[1]", ["method.name: [1] is not a method"]),
         ("method=fixmatch", ["method: must be a section", "'fixmatch'"]),
         ("method.tau=2", [" method.tau: must be less than or equal to 1", "got 2"]),

@@ -14,7 +14,8 @@ from torch import Tensor
 from aplt.labeler.clustering import kmeans, semi_supervised_kmeans
 from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
-from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels
+from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels, ramp_up
+from aplt.trainer.methods import uda
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
 
@@ -67,6 +68,28 @@ def fixmatch(weak: list[Any], strong: list[Any], tau: float) -> dict[str, Any]:
     return {"pseudo_labels": targets_B, "loss": pseudo_label_loss(torch.tensor(strong), targets_B)}
 
 
+def pseudo_label(logits: list[Any], tau: float) -> dict[str, Any]:
+    logits_BK = torch.tensor(logits)
+    targets_B = pseudo_labels(logits_BK, tau=tau)
+    return {"pseudo_labels": targets_B, "loss": pseudo_label_loss(logits_BK, targets_B)}
+
+
+def ramp(length: float, progress: list[float]) -> dict[str, Any]:
+    return {"weights": [ramp_up(share, length) for share in progress]}
+
+
+def uda_loss(weak: list[Any], strong: list[Any], tau: float, temperature: float) -> dict[str, Any]:
+    weak_BK = torch.tensor(weak)
+    kept_B, targets_BK = pseudo_labels(weak_BK, tau=tau), uda.sharpened(weak_BK, temperature=temperature)
+    loss = uda.soft_target_loss(torch.tensor(strong), targets_BK, keep_B=kept_B >= 0)
+    return {"pseudo_labels": kept_B, "targets": targets_BK, "loss": loss}
+
+
+def uda_tsa(progress: float, num_classes: int) -> dict[str, Any]:
+    schedules: tuple[uda.Schedule, ...] = ("linear", "exp", "log")
+    return {"eta": [uda.annealed_threshold(progress, name, num_classes=num_classes) for name in schedules]}
+
+
 def margin(
     prototypes: list[Any], features: list[Any], targets: list[int], keep: list[bool] | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -92,6 +115,10 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "thresholds": thresholds,
     "cross_entropy": supervised,
     "fixmatch": fixmatch,
+    "pseudo_label": pseudo_label,
+    "ramp": ramp,
+    "uda": uda_loss,
+    "uda_tsa": uda_tsa,
     "margin": margin,
     "margin_floor": margin_floor,
     "cosine_lr": learning_rates,

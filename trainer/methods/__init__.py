@@ -7,12 +7,16 @@ from typing import Any
 from aplt.trainer.methods.aplt import APLT
 from aplt.trainer.methods.base import Batch, Method, StepOutput
 from aplt.trainer.methods.fixmatch import FixMatch
+from aplt.trainer.methods.pseudo_label import PseudoLabel
 from aplt.trainer.methods.supervised import Supervised
+from aplt.trainer.methods.uda import UDA
 
 METHODS: dict[str, type[Method[Any]]] = {
     "aplt": APLT,
     "fixmatch": FixMatch,
+    "pseudo_label": PseudoLabel,
     "supervised": Supervised,
+    "uda": UDA,
 }
 
 __all__ = ["METHODS", "Batch", "Method", "StepOutput"]

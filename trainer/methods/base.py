@@ -19,9 +19,11 @@ C = TypeVar("C", bound=MethodConfig)
 class Batch:
     """The views of one step, [B, T, 3, H, W] each; those that the method does not ask for are None.
 
-    `position_B` says where an unlabelled clip stands in the list of unlabelled clips, for state kept per clip.
+    `progress` is the share of the run's steps that are done, from 0 to below 1. `position_B` says where an unlabelled
+    clip stands in the list of unlabelled clips, for state kept per clip.
     """
 
+    progress: float
     labels_B: Tensor
     labeled_weak: Tensor
     labeled_strong: Tensor | None = None
@@ -48,11 +50,13 @@ class StepOutput:
 class Method(nn.Module, Generic[C]):
     """A way to train from labelled and unlabelled clips.
 
-    Running state belongs in registered buffers: checkpoints and device moves then include it.
+    The class attributes say which views `loss` reads; no others are made. Running state belongs in registered buffers:
+    checkpoints and device moves then include it.
     """
 
     uses_unlabeled: ClassVar[bool] = True
     uses_labeled_strong: ClassVar[bool] = False
+    uses_unlabeled_strong: ClassVar[bool] = True
 
     def __init__(self, config: C, *, num_classes: int, feature_dim: int, num_unlabeled: int, normalize: str) -> None:
         super().__init__()
