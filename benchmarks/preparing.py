@@ -34,7 +34,7 @@ import torch
 from torch.nn import functional as F
 
 from aplt.common.data.decode import decode_clips
-from aplt.common.data.frames import Frames, FrameSpec, Job, frame_indices
+from aplt.common.data.frames import Failure, Frames, FrameSpec, Job, frame_indices, is_steady
 
 NUM_FRAMES, SIZE = 8, 128
 
@@ -185,36 +185,37 @@ def peak_mb(load: Load) -> float:
 
 
 def show_files(folder: Path) -> None:
-    """Print what is read of each file."""
-    paths = sorted(path for path in folder.iterdir() if path.is_file())
-    jobs, spec = (
-        [Job(index, str(path)) for index, path in enumerate(paths)],
-        FrameSpec(num_frames=NUM_FRAMES, size=SIZE),
-    )
-    print(
-        f"{'file':50}{'codec':>7}{'pixels':>14}{'upright':>11}{'turned':>8}{'fps':>8}{'frames':>8}{'rhythm':>9}{'ms':>7}"
-    )
-    last = 0.0
-    for job, outcome in decode_clips(jobs, spec=spec, workers=1, timeout_s=60):
-        now = time.perf_counter()
-        name = paths[job.index].name
-        if not isinstance(outcome, Frames):
-            print(f"{name:50} {outcome.reason}")
+    """Print what is read of each file, and how long that takes."""
+    jobs = [Job(index, str(path)) for index, path in enumerate(path for path in folder.iterdir() if path.is_file())]
+    jobs.sort(key=lambda job: job.path)
+    took: dict[Job, tuple[Frames | Failure, float]] = {}
+    spec = FrameSpec(num_frames=NUM_FRAMES, size=SIZE)
+    for order in (jobs, jobs[::-1]) * 3:
+        last = float("inf")  # the first one takes the time of starting a process
+        for job, outcome in decode_clips(order, spec=spec, workers=1, timeout_s=60):
+            now = time.perf_counter()
+            seconds = now - last if last < now else float("inf")
+            took[job] = (outcome, min(seconds, took[job][1] if job in took else float("inf")))
+            last = now
+    print(f"{'file':45}{'codec':>8}{'stored':>12}{'format':>13}{'turned':>8}{'upright':>12}", end="")
+    print(f"{'fps':>7}{'frames':>8}{'rhythm':>8}{'ms':>7}")
+    for job in jobs:
+        outcome, seconds = took[job]
+        print(f"{Path(job.path).name:45}", end="")
+        if isinstance(outcome, Failure):
+            print(f" {outcome.reason}")
             continue
         with av.open(job.path) as container:
-            stream: Any = container.streams.video[0]
-            stored = f"{stream.codec_context.width}x{stream.codec_context.height} {stream.codec_context.pix_fmt[-4:]}"
-            turned = int(next(container.decode(video=0)).rotation) % 360
-            codec = stream.codec_context.name.removeprefix("lib")
-        times = decord.VideoReader(job.path, num_threads=1).get_frame_timestamp(range(outcome.nframes))[:, 0]
-        steps = np.diff(times)
-        rhythm = "even" if len(steps) < 2 or np.ptp(steps) < 0.002 else "uneven"
-        took = f"{1000 * (now - last):7.0f}" if last else "      -"
+            picture = next(container.decode(video=0))
+            codec = container.streams.video[0].codec_context.codec.canonical_name
+        reader = decord.VideoReader(job.path, num_threads=1)
+        times = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
+        rhythm = "none" if (np.diff(times) <= 0).any() else "even" if is_steady(times) else "uneven"
         print(
-            f"{name:50}{codec:>7}{stored:>14}{f'{outcome.width}x{outcome.height}':>11}{turned:8}{outcome.fps:8.2f}"
-            f"{outcome.nframes:8}{rhythm:>9}{took}"
+            f"{codec:>8}{f'{picture.width}x{picture.height}':>12}{picture.format.name:>13}{picture.rotation % 360:8}"
+            f"{f'{outcome.width}x{outcome.height}':>12}{outcome.fps:7.2f}{outcome.nframes:8}"
+            f"{rhythm:>8}{1000 * seconds:7.0f}"
         )
-        last = time.perf_counter()
 
 
 def main() -> None:

@@ -8,19 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-EBML, SEGMENT, INFO, VOID = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67", b"\x15\x49\xa9\x66", b"\xec"
-IN_SEGMENT = (
-    b"\x11\x4d\x9b\x74",  # SeekHead
-    INFO,
-    b"\x16\x54\xae\x6b",  # Tracks
-    b"\x1f\x43\xb6\x75",  # Cluster
-    b"\x1c\x53\xbb\x6b",  # Cues
-    b"\x19\x41\xa4\x69",  # Attachments
-    b"\x10\x43\xa7\x70",  # Chapters
-    b"\x12\x54\xc3\x67",  # Tags
-    b"\xbf",  # CRC-32
-    VOID,
-)
+EBML, SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 TS_PACKET, M2TS_PACKET, TS_SYNC = 188, 192, 0x47
 WHOLE = 0.99
 """A file with less of the bytes that its container promises is cut off."""
@@ -36,7 +24,7 @@ class Outline:
     picture: bytes = b""
     """Of MP4 and MOV files, all that tells the size of the pictures and which way up they are, for comparison only."""
     hole_at: int | None = None
-    """Where something else stands than what must follow, as after a download with gaps."""
+    """Where nothing stands that could follow, as after a download with gaps."""
     transport_stream: bool = False
 
     def require_whole(self, length: int) -> None:
@@ -134,11 +122,10 @@ def _of_segment(file: BinaryIO) -> Outline:
     promised, there = place + length, os.fstat(file.fileno()).st_size
     while place < min(promised, there):
         file.seek(place)
-        first = file.read(4)
-        name = next((name for name in IN_SEGMENT if first.startswith(name)), None)
-        if name is None:
+        first = file.read(1)[0]
+        if first < 0x10:  # identities have 1 to 4 bytes, as many as the first has leading zeros, plus one
             return Outline(promised, hole_at=place)
-        file.seek(place + len(name))
+        file.seek(place + 9 - first.bit_length())
         size = _length(file)
         if size is None:  # a cluster of a live stream: where it ends shows only inside
             break
