@@ -5,8 +5,8 @@
 
 Shuffled epochs in batches, as training reads them. `plain` is `np.load(..., mmap_mode="r")[rows]`; `first` is
 `ClipCache.read` in the first epoch of a process, which compares checksums; `later` in those after it; `reused` the same
-into one array again and again. All take turns, `--repeats` times; a ratio is that of the medians. Cold means that the
-file's pages were dropped before the epoch.
+into one array again and again. All take turns, `--repeats` times; a ratio is the median over the rounds. Cold means
+that the file's pages were dropped before the epoch.
 """
 
 from __future__ import annotations
@@ -87,9 +87,11 @@ def make_cache(folder: Path, size: int, gb: float) -> float:
 
 def show(what: str, epochs: Epochs) -> None:
     """Print a line of the table."""
-    plain = statistics.median(epochs["plain"])
-    ratios = (f"{statistics.median(epochs[name]) / plain:16.2f}" if name in epochs else f"{'':16}" for name in WAYS[1:])
-    print(f"{what:30}{plain:14.0f}{''.join(ratios)}", flush=True)
+    ratios = ""
+    for name in WAYS[1:]:
+        pairs = zip(epochs.get(name, []), epochs["plain"], strict=False)
+        ratios += f"{statistics.median(rate / plain for rate, plain in pairs):16.2f}" if name in epochs else f"{'':16}"
+    print(f"{what:30}{statistics.median(epochs['plain']):14.0f}{ratios}", flush=True)
 
 
 def side_by_side(folder: Path, readers: int, batch: int, repeats: int) -> Epochs:

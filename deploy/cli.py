@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 import traceback
 from importlib.metadata import version
@@ -90,6 +91,7 @@ app.add_typer(store.app, name="store", rich_help_panel=CHECKING)
 
 def main() -> None:
     """Run the command line; an error that nobody foresaw shows its traceback and asks for a report."""
+    faulthandler.enable()  # a mapped file that somebody cuts off ends the process: say where it was
     try:
         app()
     except Exception:

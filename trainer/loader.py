@@ -99,8 +99,11 @@ class Loader:
         return Read(order, self._clips(self._data.labeled_rows_M[order.labeled_B]), unlabeled)
 
     def _clips(self, rows_B: NDArray[np.int32]) -> Tensor:
-        clips = torch.from_numpy(self._data.clips.read(rows_B))
-        return clips.pin_memory() if self._device.type == "cuda" else clips
+        clips, cuda = self._data.clips, self._device.type == "cuda"
+        # Pinned memory goes to the device without another copy, and torch keeps it for the next batch.
+        batch = torch.empty((len(rows_B), *clips.shape[1:]), dtype=torch.uint8, pin_memory=cuda)
+        clips.read(rows_B, out=batch.numpy())
+        return batch
 
     def _views(self, read: Read, epoch: int) -> Batch:
         augment, method, order = self._augmentation, self._method, read.order
