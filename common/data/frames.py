@@ -128,9 +128,10 @@ class ClipDecoder:
         if not about.st_size:
             raise ValueError("the file is empty")
         key = (job.path, about.st_ino, about.st_size, about.st_mtime_ns, spec)
-        opened = self._last[1] if self._last and self._last[0] == key else None
-        self._last = None  # so that one file is open at a time, and none that failed stays
-        opened = opened or self._open(job, spec, about.st_size)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # before the next one is opened
+            self._last = (key, self._open(job, spec, about.st_size))
+        opened = self._last[1]
         video = opened.video
         if job.end is None or job.end >= video.nframes:
             opened.said.require_whole(about.st_size)
@@ -138,8 +139,10 @@ class ClipDecoder:
             spec.num_frames, nframes=video.nframes, start=job.start, end=job.end, times_N=video.times_N
         )
         needed, repeats = np.unique(indices, return_inverse=True)
-        square = _place(video.frames(needed), _content_size(opened.width, opened.height, spec)[0], spec.size)
-        self._last = (key, opened)
+        kept_open, self._last = self._last, None  # unless it fails now
+        scaled = video.frames(needed)
+        self._last = kept_open
+        square = _place(scaled, _content_size(opened.width, opened.height, spec)[0], spec.size)
         kept = square if len(needed) == len(indices) else square[repeats]
         return Frames(kept, video.fps, video.nframes, opened.width, opened.height)
 
