@@ -55,7 +55,7 @@ def main() -> None:
             for batch in (16, 64):
                 show(f"{readers} reader(s), batches of {batch}", side_by_side(folder, readers, batch, args.repeats))
         show("1 reader, batches of 16, cold", cold(folder, 16, args.repeats))
-        paths = sorted(args.data.glob("*/*")) if args.data else large_clips(Path(name) / "clips", args.clips)
+        paths = some_of(args.data or make_large_clips(Path(name) / "clips", args.clips), args.clips)
         compare_decoding(folder, paths, args)
 
 
@@ -65,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--data", type=Path, help="folder of clips to decode; made-up ones of MA-52's size if not given"
     )
-    parser.add_argument("--clips", type=int, default=8, help="clips to make")
+    parser.add_argument("--clips", type=int, default=12, help="clips to decode")
     parser.add_argument("--size", type=int, default=256, help="side in pixels of the clips in the cache")
     parser.add_argument("--gb", type=float, default=1.5, help="size of the cache")
     parser.add_argument("--repeats", type=int, default=7)
@@ -233,9 +233,10 @@ def loader_rate(paths: list[Path], size: int, batch: int) -> float:
     return len(paths) / (time.perf_counter() - began)
 
 
-def large_clips(folder: Path, count: int) -> list[Path]:
-    """Return made-up clips of MA-52's size."""
-    return sorted(make_large_clips(folder, count).glob("*/*.mp4"))[:count]
+def some_of(folder: Path, count: int) -> list[Path]:
+    """Return so many clips of a folder, from all of its classes."""
+    paths = sorted(folder.glob("*/*"))
+    return paths[:: max(1, len(paths) // count)][:count]
 
 
 if __name__ == "__main__":
