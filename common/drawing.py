@@ -61,6 +61,9 @@ def draw_strip(
     strip = strip_of(frames)
     scale = min(height / strip.shape[0], width / strip.shape[1])
     width, height = strip.shape[1] * scale, strip.shape[0] * scale
+    strip = _shrunk(
+        strip, max(1, int(1 / scale))
+    )  # a page of clips as they are stored would take hundreds of megabytes
     ax.imshow(strip, extent=(x, x + width, y + height, y), interpolation="antialiased", aspect="auto", zorder=2)
     return width, height
 
@@ -120,6 +123,13 @@ def drawable(text: str) -> str:
 def printable(text: str) -> str:
     """Return the text with what is not UTF-8 (file names may hold any bytes) replaced."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _shrunk(picture: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
+    """Return the means of blocks of `times` x `times` pixels of a picture [h, w, 3]."""
+    h, w = picture.shape[0] // times, picture.shape[1] // times
+    blocks = picture[: h * times, : w * times].reshape(h, times, w, times, 3)
+    return np.asarray(blocks.mean((1, 3), dtype=np.float32).round(), np.uint8)
 
 
 def _font(weight: Weight) -> FT2Font:

@@ -18,7 +18,7 @@ from aplt.common.data.source import Source, SourceClass, SourceClip
 from aplt.deploy import survey
 from aplt.deploy.cli import app
 from aplt.deploy.config import load_config
-from aplt.deploy.prepare import _Lines
+from aplt.deploy.prepare import _Lines, _progress
 from aplt.deploy.proposal import propose, run_name_of
 from aplt.deploy.survey import Survey, find_group_regex
 from aplt.deploy.synthetic import make_clips
@@ -207,3 +207,12 @@ def test_progress_without_a_terminal_is_a_line_now_and_then() -> None:
     assert printed[0] == "decoding clips: 400 to do"
     assert len(printed) == 7
     assert printed[-1] == "decoding clips: 300 of 400, 10/s, 10 s left"
+
+
+def test_progress_on_a_terminal_says_how_far_and_how_fast() -> None:
+    text = StringIO()
+    with _progress(Console(file=text, force_terminal=True, width=100)) as show:
+        show(PrepareProgress("scanning", 0, 12))
+        for done in range(20, 30):
+            show(PrepareProgress("decoding", done, 400))
+    assert re.search(r"decoding clips .* 29 of 400, [\d.]+/s, \d+ \w+ left", text.getvalue())
