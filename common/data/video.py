@@ -1,10 +1,10 @@
 """One open video file and exactly the frames of it that are asked for, whatever its container's index is worth.
 
 decord seeks by an index in which frames are counted as shown but key frames as stored. Around key frames of open groups
-of pictures, in AVI files without presentation times and in WMV files it returned frames up to 72 away from the ones
-asked for. Frames read one after the other were right in 229 combinations of containers and codecs, but for MPEG
-transport streams. So this seeks only where decord confirms that it arrived, by the time of the frame that it decoded,
-and else decodes on from where it is.
+of pictures, in AVI files without presentation times and in WMV and MPEG files it returns frames up to some seconds away
+from the ones asked for (`benchmarks/exact_frames.py`). Read one after the other they are right in all containers but
+MPEG transport streams. So this seeks only where decord confirms that it arrived, by the time of the frame that it
+decoded, and else decodes on from where it is.
 """
 
 from __future__ import annotations
