@@ -91,7 +91,8 @@ app.add_typer(store.app, name="store", rich_help_panel=CHECKING)
 
 def main() -> None:
     """Run the command line; an error that nobody foresaw shows its traceback and asks for a report."""
-    faulthandler.enable()  # a mapped file that somebody cuts off ends the process: say where it was
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # a mapped file that somebody cuts off ends the process: say where it was
     try:
         app()
     except Exception:
