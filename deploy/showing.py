@@ -130,9 +130,8 @@ def class_sheet(overview: Overview, label: int, *, crop_size: int) -> bytes:
 def classes_sheet(overview: Overview, labels: Sequence[int], *, crop_size: int) -> bytes:
     """Return one contact sheet of several classes: a band each, with a few clips side by side."""
     step, frame, gap = 138, 62, 24
-    total = len(overview.class_names)
     figure = new_figure(
-        f"Classes {labels[0]} to {labels[-1]} of {total}",
+        f"Classes {labels[0]} to {labels[-1]} of {len(overview.data.class_names)}",
         f"{overview.prepared.name} · split {overview.split} · middle frames as the network sees them in tests",
         height=_TOP + 54 + len(labels) * step,
     )
@@ -163,7 +162,7 @@ def class_histogram(overview: Overview) -> bytes:
     columns = 1 if len(shown) <= 40 else 2 if len(shown) <= 60 else 3
     per_column = -(-len(shown) // columns)
     pitch, size = (32, SMALL) if len(shown) <= 20 else (24, _TEXT) if columns == 1 else (22, _FINE)
-    subtitle = f"{overview.prepared.name} · {len(order)} classes · split {overview.split}"
+    subtitle = f"{overview.prepared.name} · {len(overview.data.class_names)} classes · split {overview.split}"
     if len(left_out):
         subtitle += f" · {len(left_out)} classes with {counts_KP[left_out].sum(1).max()} clips or fewer are left out"
     figure = new_figure("Clips of each class", subtitle, height=_TOP + 86 + per_column * pitch)
@@ -172,7 +171,7 @@ def class_histogram(overview: Overview) -> bytes:
     gap = 44
     width = (_RIGHT - _LEFT - gap * (columns - 1)) / columns
     number = 12 + max(text_width(f"{count:,}", size=size) for count in (0, counts_KP.max()))
-    names_width = min(0.5 * width, max(_width(overview.class_names[label], size) for label in shown)) + 14
+    names_width = min(0.5 * width, 480, max(_width(overview.class_names[label], size) for label in shown)) + 14
     bars = width - names_width - number * len(parts) - 6
     longest = max(1, counts_KP.sum(1).max())
     for column in range(columns):
