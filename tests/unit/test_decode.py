@@ -189,6 +189,7 @@ def test_pictures_of_every_kind_are_read(tmp_path: Path) -> None:
         "uneven": clip(write_video(tmp_path / "uneven.mp4", numbered(40), times_ms=times)),
         "uneven part": clip(tmp_path / "uneven.mp4", 10, 29),
         "tall": clip(write_video(tmp_path / "tall.mp4", numbered(16, width=48, height=96))),
+        "as turned": clip(write_video(tmp_path / "as turned.mp4", numbered(16, width=48, height=64))),
         "narrow": clip(write_video(tmp_path / "narrow.mkv", numbered(16, width=144, height=144), codec="mpeg4")),
         "odd": clip(write_video(tmp_path / "odd.mp4", numbered(16, width=63, height=47), pixels="yuv444p")),
         "large": clip(write_video(tmp_path / "4K.mp4", numbered(2, width=3840, height=2160), preset="ultrafast")),
@@ -217,13 +218,13 @@ def test_pictures_of_every_kind_are_read(tmp_path: Path) -> None:
         "one": [0, 0, 0, 0],
         "few": [0, 1, 1, 2],
         "late end": [12, 13, 14, 15],
-    } | {
-        name: [2, 6, 10, 14]
-        for name in ("tall", "narrow", "odd", "name", "no unicode", "link", "turned 90", "turned 180", "turned 270")
+    } | {name: [2, 6, 10, 14] for name in ("tall", "as turned", "narrow", "odd", "name", "no unicode", "link")} | {
+        f"turned {turned}": [2, 6, 10, 14] for turned in (90, 180, 270)
     }
     sizes = {name: (outcome.width, outcome.height) for name, outcome in outcomes.items() if isinstance(outcome, Frames)}
-    assert {name: sizes[name] for name in ("tall", "narrow", "odd", "large")} == {
+    assert {name: sizes[name] for name in ("tall", "as turned", "narrow", "odd", "large")} == {
         "tall": (48, 96),
+        "as turned": (48, 64),
         "narrow": (144, 144),
         "odd": (63, 47),
         "large": (3840, 2160),
