@@ -35,6 +35,27 @@ class FixMatchConfig(MethodConfig):
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
 
 
+class FlexMatchConfig(MethodConfig):
+    """Settings of FlexMatch; the published ones."""
+
+    name: Literal["flexmatch"] = "flexmatch"
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """The threshold of a class that is learnt well; others have lower ones."""
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    threshold_warmup: bool = True
+    """Keep thresholds low while most clips have never reached tau."""
+
+
+class FreeMatchConfig(MethodConfig):
+    """Settings of FreeMatch; the published ones."""
+
+    name: Literal["freematch"] = "freematch"
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    lambda_fairness: Annotated[float, Field(ge=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the moving averages that thresholds come from: about 1 / (1 - momentum) steps are remembered."""
+
+
 class PseudoLabelConfig(MethodConfig):
     """Settings of Pseudo-Label as comparisons use it today: with a threshold, which Lee (2013) does not have."""
 
@@ -44,6 +65,19 @@ class PseudoLabelConfig(MethodConfig):
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
     ramp: Annotated[float, Field(ge=0, le=1)] = 0.4
     """lambda_u is reached after this share of the training, linearly from 0."""
+
+
+class SoftMatchConfig(MethodConfig):
+    """Settings of SoftMatch; the published ones."""
+
+    name: Literal["softmatch"] = "softmatch"
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    n_sigma: Annotated[float, Field(gt=0)] = 2.0
+    """The Gaussian's standard deviation is that of the confidences over this."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the moving averages: about 1 / (1 - momentum) steps are remembered."""
+    align_to: Literal["uniform", "labeled"] = "uniform"
+    """Confidences are judged as if predictions were spread evenly over the classes, or as the labelled clips are."""
 
 
 class SupervisedConfig(MethodConfig):
@@ -66,6 +100,13 @@ class UDAConfig(MethodConfig):
 
 
 AnyMethodConfig = Annotated[
-    APLTConfig | FixMatchConfig | PseudoLabelConfig | SupervisedConfig | UDAConfig,
+    APLTConfig
+    | FixMatchConfig
+    | FlexMatchConfig
+    | FreeMatchConfig
+    | PseudoLabelConfig
+    | SoftMatchConfig
+    | SupervisedConfig
+    | UDAConfig,
     Field(discriminator="name"),
 ]

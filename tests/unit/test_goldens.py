@@ -14,8 +14,9 @@ from torch import Tensor
 from aplt.labeler.clustering import kmeans, semi_supervised_kmeans
 from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
+from aplt.trainer.config import FlexMatchConfig, FreeMatchConfig, SoftMatchConfig
 from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels, ramp_up
-from aplt.trainer.methods import uda
+from aplt.trainer.methods import flexmatch, freematch, softmatch, uda
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
 
@@ -90,6 +91,64 @@ def uda_tsa(progress: float, num_classes: int) -> dict[str, Any]:
     return {"eta": [uda.annealed_threshold(progress, name, num_classes=num_classes) for name in schedules]}
 
 
+def with_state(method: Any, state: dict[str, Any] | None) -> Any:
+    for name, value in (state or {}).items():
+        getattr(method, name).copy_(torch.tensor(value))
+    return method
+
+
+def flexmatch_step(selected: list[int], probabilities: list[Any], warm_up: bool) -> dict[str, Any]:
+    logits_BK = torch.tensor(probabilities).log()
+    config = FlexMatchConfig(threshold_warmup=warm_up)
+    method = flexmatch.FlexMatch(config, num_classes=3, feature_dim=1, num_unlabeled=len(selected), normalize="l2")
+    method.selected.copy_(torch.tensor(selected))
+    nothing_B = torch.full((len(probabilities),), -1)
+    method.select(torch.arange(len(probabilities)), nothing_B)
+    status_K = method.status.clone()
+    thresholds_K = flexmatch.flexible_thresholds(status_K, tau=0.95)
+    method.select(torch.arange(len(probabilities)), pseudo_labels(logits_BK, tau=0.95))
+    return {
+        "status": status_K,
+        "thresholds": thresholds_K,
+        "keep": pseudo_labels(logits_BK, tau=thresholds_K) >= 0,
+        "selected": method.selected,
+        "status_after": method.status,
+    }
+
+
+def freematch_steps(
+    momentum: float, probabilities: list[Any], steps: int, state: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    config, weak_BK = FreeMatchConfig(momentum=momentum), torch.tensor(probabilities)
+    method = with_state(
+        freematch.FreeMatch(config, num_classes=3, feature_dim=1, num_unlabeled=4, normalize="l2"), state
+    )
+    for _ in range(steps):
+        method.observe(weak_BK)
+    keep_B = pseudo_labels(weak_BK.log(), tau=method.thresholds()) >= 0
+    return {**method.state_dict(), "thresholds": method.thresholds(), "keep": keep_B}
+
+
+def fairness(strong: list[Any], keep: list[bool], mean: list[float], histogram: list[float]) -> dict[str, Any]:
+    state_K = {"mean_K": torch.tensor(mean), "histogram_K": torch.tensor(histogram)}
+    return {"loss": freematch.fairness_loss(torch.tensor(strong), torch.tensor(keep), **state_K)}
+
+
+def softmatch_step(momentum: float, probabilities: list[Any], state: dict[str, Any] | None = None) -> dict[str, Any]:
+    config, weak_BK = SoftMatchConfig(momentum=momentum), torch.tensor(probabilities)
+    method = with_state(
+        softmatch.SoftMatch(config, num_classes=3, feature_dim=1, num_unlabeled=4, normalize="l2"), state
+    )
+    confidence_B = method.observe(weak_BK)
+    weights = softmatch_weights(confidence_B.tolist(), float(method.mu), float(method.variance))
+    return {**method.state_dict(), **weights, "confidence": confidence_B}
+
+
+def softmatch_weights(confidence: list[float], mu: float, variance: float) -> dict[str, Any]:
+    state = {"mu": torch.tensor(mu), "variance": torch.tensor(variance)}
+    return {"weights": softmatch.gaussian_weights(torch.tensor(confidence), **state, n_sigma=2.0)}
+
+
 def margin(
     prototypes: list[Any], features: list[Any], targets: list[int], keep: list[bool] | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -119,11 +178,16 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "ramp": ramp,
     "uda": uda_loss,
     "uda_tsa": uda_tsa,
+    "flexmatch": flexmatch_step,
+    "freematch": freematch_steps,
+    "fairness": fairness,
+    "softmatch": softmatch_step,
+    "softmatch_weights": softmatch_weights,
     "margin": margin,
     "margin_floor": margin_floor,
     "cosine_lr": learning_rates,
 }
-EXACT = {"assignments", "keep", "pseudo_labels"}
+EXACT = {"assignments", "keep", "pseudo_labels", "selected"}
 
 
 @pytest.mark.parametrize("name", CASES)

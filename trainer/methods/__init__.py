@@ -7,14 +7,20 @@ from typing import Any
 from aplt.trainer.methods.aplt import APLT
 from aplt.trainer.methods.base import Batch, Method, StepOutput
 from aplt.trainer.methods.fixmatch import FixMatch
+from aplt.trainer.methods.flexmatch import FlexMatch
+from aplt.trainer.methods.freematch import FreeMatch
 from aplt.trainer.methods.pseudo_label import PseudoLabel
+from aplt.trainer.methods.softmatch import SoftMatch
 from aplt.trainer.methods.supervised import Supervised
 from aplt.trainer.methods.uda import UDA
 
 METHODS: dict[str, type[Method[Any]]] = {
     "aplt": APLT,
     "fixmatch": FixMatch,
+    "flexmatch": FlexMatch,
+    "freematch": FreeMatch,
     "pseudo_label": PseudoLabel,
+    "softmatch": SoftMatch,
     "supervised": Supervised,
     "uda": UDA,
 }

@@ -41,7 +41,7 @@ class UDA(Method[UDAConfig]):
 
 
 def sharpened(logits_BK: Tensor, *, temperature: float) -> Tensor:
-    """Return softmax(logits / temperature), without gradient (UDA, section 3.3)."""
+    """Return softmax(logits / temperature), without gradient: prediction sharpening."""
     return (logits_BK.detach() / temperature).softmax(dim=1)
 
 
@@ -52,7 +52,7 @@ def soft_target_loss(logits_BK: Tensor, targets_BK: Tensor, *, keep_B: Tensor) -
 
 
 def annealed_threshold(progress: float, schedule: Schedule, *, num_classes: int) -> float:
-    """Return eta: it rises from 1/K to 1 with the training's `progress`, and is 1 all along with none (section 3.2)."""
+    """Return eta: it rises from 1/K to 1 with the training's `progress`, and is 1 all along with none."""
     match schedule:
         case "none":
             return 1.0
