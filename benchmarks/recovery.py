@@ -34,7 +34,7 @@ from aplt.deploy.synthetic import make_clips
 ray = cluster.ray
 IMPORTS: dict[Role, str] = {
     "trainer": "import aplt.deploy.services, aplt.trainer.loop",
-    "labeler": "import aplt.deploy.services, aplt.labeler.report, aplt.labeler.service",
+    "labeler": "import aplt.deploy.services, aplt.labeler.service",
 }
 POLL_S = 0.02
 

@@ -42,6 +42,7 @@ _forks.set_forkserver_preload(
         "kill_points",
         *("aplt.deploy.cli", "aplt.deploy.services", "aplt.deploy.prepare"),
         *("aplt.trainer.loop", "aplt.labeler.service", "aplt.labeler.report"),
+        "torch._dynamo",  # which the first optimizer imports
     ]
 )
 
@@ -70,7 +71,8 @@ Step = Mapping[Role, Sequence[KillPoint | None]]
 
 def start(role: Role, config: Path, log: Path, *arguments: str, point: KillPoint | None = None) -> ForkServerProcess:
     """Start `aplt train` or `aplt label` in a process that will die at `point`; its output goes to `log`."""
-    process = _forks.Process(target=_serve, args=([COMMANDS[role], str(config), *arguments], log, point))
+    command = [COMMANDS[role], str(config), *arguments]
+    process = _forks.Process(target=_serve, args=(command, dict(os.environ), log, point))
     process.start()
     return process
 
@@ -116,7 +118,8 @@ def contents(store: ArtifactStore) -> dict[str, list[str]]:
     }
 
 
-def _serve(arguments: list[str], log: Path, point: KillPoint | None) -> None:
+def _serve(arguments: list[str], environment: dict[str, str], log: Path, point: KillPoint | None) -> None:
+    os.environ.update(environment)  # not that of the moment when the first process was forked
     with log.open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

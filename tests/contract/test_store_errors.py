@@ -11,6 +11,7 @@ import pytest
 from aplt.common.artifacts import Checkpoint
 from aplt.common.errors import RunError, StoreError
 from aplt.common.manifest import Provenance
+from aplt.common.objects import Objects
 from aplt.common.store import ArtifactStore, split_run_url
 
 
@@ -131,5 +132,6 @@ def test_nobody_listens() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        patch.setitem(Objects.__init__.__kwdefaults__, "patience_s", 0.3)  # it asks again for so long
         message = message_of_opening("s3://aplt-test/x", options)
     assert "check the endpoint and the network" in message

@@ -1,4 +1,8 @@
-"""Real clips, real processes: a small run that takes seconds, and ways to start and kill its services."""
+"""Real clips, real processes: a small run that takes seconds, and ways to start and kill its services.
+
+Services are forked from a process that has imported everything (see kill_points.py), unless a test starts the command
+itself; every other command is a new process.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+import kill_points
 import pytest
 import yaml
-from kill_points import contents
 
+from aplt.common.config import config_digest
 from aplt.common.service import ROLES, Role
 from aplt.common.store import ArtifactStore
 from aplt.deploy.config import load_config
@@ -20,7 +26,6 @@ from aplt.deploy.runs import open_store
 from aplt.deploy.synthetic import make_clips
 
 PATIENCE_S = 240.0
-COMMANDS: dict[Role, str] = {"trainer": "train", "labeler": "label"}
 SETTINGS: dict[str, Any] = {
     "run": "run",
     "data": {
@@ -67,35 +72,66 @@ def write_config(clips: Path, prepared: Path, tmp_path: Path) -> Callable[..., P
     return write
 
 
+class Forked:
+    """A forked service, with as much of the interface of `Popen` as the tests use."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        assert process.pid is not None
+        self._process = process
+        self.pid = process.pid
+
+    def poll(self) -> int | None:
+        """Return the exit code, None while it is at work."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code when there is one."""
+        self._process.join(timeout)
+        code = self._process.exitcode
+        assert code is not None, f"process {self.pid} is still at work after {timeout} s"
+        return code
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        self._process.kill()
+
+
+Process = Forked | subprocess.Popen[bytes]
+
+
 class Services:
     """The services of runs in the foreground, one process each, all gone when the test is over."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._logs: dict[int, Path] = {}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[Process] = []
 
-    def start(self, role: Role, path: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    def start(self, role: Role, path: Path, *overrides: str) -> Process:
         """Start `aplt train` or `aplt label`."""
         arguments = [part for override in overrides for part in ("--set", override)]
-        return self.command(COMMANDS[role], str(path), *arguments)
+        log = self._folder / f"process-{len(self._processes)}.log"
+        return self._started(Forked(kill_points.start(role, path, log, *arguments)), log)
 
-    def command(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def command(self, *arguments: str) -> Process:
         """Start an aplt command in a process of its own."""
         log = self._folder / f"process-{len(self._processes)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "aplt.deploy.cli", *arguments], stdout=output, stderr=output
             )
+        return self._started(process, log)
+
+    def _started(self, process: Process, log: Path) -> Process:
         self._processes.append(process)
         self._logs[process.pid] = log
         return process
 
-    def said(self, process: subprocess.Popen[bytes]) -> str:
+    def said(self, process: Process) -> str:
         """What a process printed so far."""
         return self._logs[process.pid].read_text()
 
-    def finish(self, *processes: subprocess.Popen[bytes]) -> None:
+    def finish(self, *processes: Process) -> None:
         """Wait for processes, which must succeed."""
         for process in processes:
             assert process.wait(PATIENCE_S) == 0, self.said(process)
@@ -109,12 +145,12 @@ class Services:
         """The store of the run that a configuration file names."""
         return open_store(load_config(path, overrides))
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
+    def kill(self, process: Process) -> None:
         """End a process without any warning."""
         process.kill()
         process.wait()
 
-    def wait_for(self, condition: Callable[[], object], process: subprocess.Popen[bytes] | None = None) -> None:
+    def wait_for(self, condition: Callable[[], object], process: Process | None = None) -> None:
         """Return when the condition holds; fails if the process ends before that, or after a long time."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
@@ -124,7 +160,7 @@ class Services:
 
     def contents(self, store: ArtifactStore) -> dict[str, list[str]]:
         """The digests of all data that the services made: equal if equal to the bit."""
-        return contents(store)
+        return kill_points.contents(store)
 
     def close(self) -> None:
         """Leave no process behind."""
@@ -139,3 +175,24 @@ def services(tmp_path: Path) -> Iterator[Services]:
     started = Services(tmp_path)
     yield started
     started.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], ArtifactStore]:
+    """Returns the store of a run with the settings of a file that nobody disturbs: to be read, not to be changed.
+
+    The tests' own runs of such settings are compared with it, so it is made once for all of them.
+    """
+    folder = tmp_path_factory.mktemp("undisturbed")
+
+    def made(path: Path) -> ArtifactStore:
+        overrides = ["run=undisturbed", "trainer.keep_checkpoints=all"]
+        key = config_digest(load_config(path, overrides).model_dump(mode="json")).removeprefix("sha256:")
+        overrides.append(f"store.url={folder / key}")
+        store = open_store(load_config(path, overrides))
+        if not store.checkpoints.versions():
+            arguments = [part for override in overrides for part in ("--set", override)]
+            kill_points.run(path, folder, [], *arguments)
+        return store
+
+    return made

@@ -11,9 +11,11 @@ import pytest
 from kill_points import END, KillPoint, Step, run
 
 from aplt.common.service import ROLES, read_status
+from aplt.common.store import ArtifactStore
 
 pytestmark = pytest.mark.slow
 WriteConfig = Callable[..., Path]
+Undisturbed = Callable[[Path], ArtifactStore]
 Services = Any  # the class lives in conftest.py, which cannot be imported
 
 
@@ -98,6 +100,7 @@ CHECKPOINTS_REMOVED: list[Step] = [
 def test_kills_leave_no_trace(
     services: Services,
     write_config: WriteConfig,
+    undisturbed: Undisturbed,
     tmp_path: Path,
     lead: int,
     source: str,
@@ -105,8 +108,7 @@ def test_kills_leave_no_trace(
     steps: Sequence[Step],
 ) -> None:
     path = write_config(schedule={"lead_epochs": lead}, features={"source": source}, trainer={"keep_checkpoints": keep})
-    run(path, tmp_path, [], "--set", "run=undisturbed", "--set", "trainer.keep_checkpoints=all")
-    expected = services.contents(services.store(path, "run=undisturbed"))
+    expected = services.contents(undisturbed(path))
 
     pids = run(path, tmp_path, steps)
     store = services.store(path)

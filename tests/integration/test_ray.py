@@ -19,6 +19,7 @@ from aplt.deploy.local import cluster_record
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 WriteConfig = Callable[..., Path]
+Undisturbed = Callable[[Path], ArtifactStore]
 Services = Any
 LONG_ENOUGH = {"warmup_epochs": 10, "epochs": 20, "phase_epochs": 10}
 ENDLESS = {"warmup_epochs": 2, "epochs": 5000, "phase_epochs": 2}
@@ -104,10 +105,10 @@ def refused(services: Services, code: int, *arguments: str) -> str:
 
 
 def test_a_run_whose_services_and_whose_ray_are_killed_is_the_same_run(
-    services: Services, write_config: WriteConfig, launched: list[ArtifactStore]
+    services: Services, write_config: WriteConfig, undisturbed: Undisturbed, launched: list[ArtifactStore]
 ) -> None:
     path = write_config(schedule=LONG_ENOUGH)
-    expected = services.contents(services.run(path, "run=undisturbed"))
+    expected = services.contents(undisturbed(path))
 
     store = services.store(path)
     launched.append(store)
@@ -215,13 +216,13 @@ def test_a_service_that_fails_ends_the_run_and_says_why(
 
 
 def test_a_cluster_that_was_joined_dies_and_comes_back(
-    services: Services, write_config: WriteConfig, tmp_path: Path
+    services: Services, write_config: WriteConfig, undisturbed: Undisturbed
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = write_config(schedule=LONG_ENOUGH, cluster={"address": f"127.0.0.1:{port}"})
-    expected = services.contents(services.run(path, "run=undisturbed"))
+    expected = services.contents(undisturbed(path))
     store = services.store(path)
 
     ray = start_ray(port)

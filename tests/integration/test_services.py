@@ -17,12 +17,14 @@ from aplt.deploy.config import load_config
 
 pytestmark = pytest.mark.slow
 WriteConfig = Callable[..., Path]
+Undisturbed = Callable[[Path], ArtifactStore]
 Services = Any  # the class lives in conftest.py, which cannot be imported
 
 
 def test_a_run_from_clips_to_pictures(services: Services, write_config: WriteConfig, prepared: Path) -> None:
     path = write_config()
-    store: ArtifactStore = services.run(path)
+    services.finish(services.command("train", str(path)), services.command("label", str(path)))
+    store: ArtifactStore = services.store(path)
 
     assert store.checkpoints.versions() == [1, 2, 3, 4, 5]
     assert store.labels.versions() == [1, 2, 3]
@@ -58,9 +60,11 @@ def test_a_run_from_clips_to_pictures(services: Services, write_config: WriteCon
 
 
 @pytest.mark.parametrize("lead", [0, 1])
-def test_neither_timing_nor_kills_change_a_bit(services: Services, write_config: WriteConfig, lead: int) -> None:
+def test_neither_timing_nor_kills_change_a_bit(
+    services: Services, write_config: WriteConfig, undisturbed: Undisturbed, lead: int
+) -> None:
     path = write_config(schedule={"lead_epochs": lead})
-    expected = services.contents(services.run(path, "run=undisturbed"))
+    expected = services.contents(undisturbed(path))
 
     # The labeler starts when the trainer is at work, is killed, and comes back late; the trainer dies twice.
     store = services.store(path)
@@ -94,10 +98,10 @@ def test_features_from_elsewhere(services: Services, write_config: WriteConfig, 
     assert len(both) == (labeled_N.sum() if unlabeled == "all" else 0)
 
 
-def test_features_from_trainer_and_labeler_agree(services: Services, write_config: WriteConfig) -> None:
+def test_features_from_trainer_and_labeler_agree(write_config: WriteConfig, undisturbed: Undisturbed) -> None:
     """Both see the same network and the same clips; batch sizes differ, so floats may differ in the last bits."""
-    by_trainer = services.run(write_config("a.yaml"), "run=a").features.load(1)
-    by_labeler = services.run(write_config("b.yaml", features={"source": "labeler"}), "run=b").features.load(1)
+    by_trainer = undisturbed(write_config("a.yaml")).features.load(1)
+    by_labeler = undisturbed(write_config("b.yaml", features={"source": "labeler"})).features.load(1)
     assert np.array_equal(by_trainer.rows_N, by_labeler.rows_N)
     assert np.allclose(by_trainer.features_ND, by_labeler.features_ND, rtol=1e-3, atol=1e-4)
 
@@ -164,6 +168,7 @@ def test_aplt_stop_ends_a_service_that_can_go_on(services: Services, write_confi
 def test_a_run_in_an_object_store_is_the_same_run(
     services: Services,
     write_config: WriteConfig,
+    undisturbed: Undisturbed,
     s3_url: str,
     s3_options: dict[str, str],
     tmp_path: Path,
@@ -171,7 +176,7 @@ def test_a_run_in_an_object_store_is_the_same_run(
 ) -> None:
     path = write_config("disk.yaml")
     monkeypatch.chdir(path.parent)  # records of a run on S3 go to ./records
-    on_disk = services.run(path)
+    on_disk = undisturbed(path)
     store = {"url": s3_url, "options": s3_options}
     data = {"prepared": f"{s3_url}/clips", "local": str(tmp_path / "where the clips are")}
     services.finish(services.command("data", "prepare", str(write_config("here.yaml", store=store, data=data))))

@@ -20,26 +20,9 @@ from aplt.deploy.following import status_values
 
 pytestmark = pytest.mark.slow
 WriteConfig = Callable[..., Path]
+Undisturbed = Callable[[Path], ArtifactStore]
 Services = Any  # the class lives in conftest.py, which cannot be imported
 WAITING = KillPoint("waiting", "", "after")
-
-
-@pytest.fixture(scope="module")
-def known() -> dict[str, list[str]]:
-    """What `undisturbed` found out."""
-    return {}
-
-
-@pytest.fixture
-def undisturbed(
-    services: Services, write_config: WriteConfig, tmp_path: Path, known: dict[str, list[str]]
-) -> tuple[Path, dict[str, list[str]]]:
-    """A configuration, and what its run leaves when nobody disturbs it."""
-    path = write_config()
-    if not known:
-        run(path, tmp_path, [], "--set", "run=undisturbed")
-        known |= contents(services.store(path, "run=undisturbed"))
-    return path, known
 
 
 def test_a_version_is_never_complete_without_its_objects_nor_with_those_of_another_attempt(
@@ -69,10 +52,11 @@ def test_a_version_is_never_complete_without_its_objects_nor_with_those_of_anoth
 
 
 def test_after_a_resume_nobody_waits_for_what_nobody_will_send(
-    services: Services, undisturbed: tuple[Path, dict[str, list[str]]], tmp_path: Path
+    services: Services, write_config: WriteConfig, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     """3. Features, and a checkpoint, that labels are still to be made from are lost while both sides are down."""
-    path, expected = undisturbed
+    path = write_config()
+    expected = contents(undisturbed(path))
     store: ArtifactStore = services.store(path)
     run_step(path, tmp_path, WAITING)
     assert store.checkpoints.versions() == [1, 2]  # the trainer is past the checkpoint that the labels come from
@@ -124,14 +108,16 @@ def test_a_schedule_that_ends_where_the_two_sides_overlap(
 )
 def test_one_that_wakes_up_after_another_took_over_harms_nobody(
     services: Services,
-    undisturbed: tuple[Path, dict[str, list[str]]],
+    write_config: WriteConfig,
+    undisturbed: Undisturbed,
     tmp_path: Path,
     role: Role,
     text: str,
     until: str,
 ) -> None:
     """It is paused in the middle of publishing, and goes on while its successor is at work."""
-    path, expected = undisturbed
+    path = write_config()
+    expected = contents(undisturbed(path))
     store: ArtifactStore = services.store(path)
     stale = start(role, path, tmp_path / "stale.log", point=KillPoint("create", text, signal=signal.SIGSTOP))
     other = start(ROLES[role == "trainer"], path, tmp_path / "other.log")
