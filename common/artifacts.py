@@ -47,7 +47,9 @@ class Record(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Checkpoint:
-    """The model after `epoch` finished epochs: weights for anybody, state for the trainer's own resume.
+    """The model after `epoch` finished epochs: weights to test, for anybody, and state for the trainer's own resume.
+
+    Where a method tests other weights than it trains, the trained ones are in the state.
 
     online_labels_N (int16) holds the epoch's pseudo-label of each unlabelled clip, -1 where none passed; None if
     the method has none. Weights with NaN or infinity raise ValueError; state is the trainer's own affair.

@@ -56,6 +56,32 @@ class FreeMatchConfig(MethodConfig):
     """Of the moving averages that thresholds come from: about 1 / (1 - momentum) steps are remembered."""
 
 
+class MeanTeacherConfig(MethodConfig):
+    """Settings of Mean Teacher; the published ones."""
+
+    name: Literal["mean_teacher"] = "mean_teacher"
+    lambda_u: Annotated[float, Field(ge=0)] = 50.0
+    """Weight of the squared difference of probabilities, which is a mean over the classes."""
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """lambda_u is reached after this share of the training, linearly from 0."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the teacher's weights, at most: it is less in the first 1 / (1 - decay) steps."""
+
+
+class MixMatchConfig(MethodConfig):
+    """Settings of MixMatch as comparisons use them."""
+
+    name: Literal["mixmatch"] = "mixmatch"
+    lambda_u: Annotated[float, Field(ge=0)] = 100.0
+    """Weight of the squared difference of probabilities, which is a mean over the classes."""
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """lambda_u is reached after this share of the training, linearly from 0."""
+    sharpening: Annotated[float, Field(gt=0)] = 0.5
+    """Temperature T of the guessed labels."""
+    alpha: Annotated[float, Field(ge=0)] = 0.5
+    """Mixtures are drawn from Beta(alpha, alpha); 0 mixes nothing."""
+
+
 class PseudoLabelConfig(MethodConfig):
     """Settings of Pseudo-Label as comparisons use it today: with a threshold, which Lee (2013) does not have."""
 
@@ -104,6 +130,8 @@ AnyMethodConfig = Annotated[
     | FixMatchConfig
     | FlexMatchConfig
     | FreeMatchConfig
+    | MeanTeacherConfig
+    | MixMatchConfig
     | PseudoLabelConfig
     | SoftMatchConfig
     | SupervisedConfig

@@ -120,7 +120,9 @@ class Loader:
         rows_u = self._data.unlabeled_rows_N[order.unlabeled_B]
         clips_u = read.unlabeled.to(self._device, non_blocking=True)
         round_B = np.full(len(rows_u), epoch)
-        unlabeled_strong = None
+        unlabeled_weak_2 = unlabeled_strong = None
+        if method.uses_unlabeled_weak_2:
+            unlabeled_weak_2 = augment.weak(clips_u, rows_u, round_B=round_B, view="unlabeled weak 2")
         if method.uses_unlabeled_strong:
             unlabeled_strong = augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong")
         return Batch(
@@ -129,6 +131,7 @@ class Loader:
             labeled_weak=labeled_weak,
             labeled_strong=labeled_strong,
             unlabeled_weak=augment.weak(clips_u, rows_u, round_B=round_B, view="unlabeled weak"),
+            unlabeled_weak_2=unlabeled_weak_2,
             unlabeled_strong=unlabeled_strong,
             position_B=torch.from_numpy(order.unlabeled_B).to(self._device),
         )

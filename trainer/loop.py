@@ -169,6 +169,7 @@ def train_step(trainer: Trainer, state: TrainState, batch: Batch) -> StepOutput:
     state.optimizer.zero_grad(set_to_none=True)
     output.loss.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
+    state.method.after_step(state.model)
     return output
 
 

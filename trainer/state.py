@@ -57,6 +57,9 @@ class TrainState:
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 state[f"momentum/{name}"] = _array(momentum)
+        tested = self.method.tested(self.model)
+        if tested is not self.model:
+            state |= {f"trained/{name}": _array(value) for name, value in self.model.state_dict().items()}
         state |= {
             "bank/labeled": _array(self.bank.labeled_MD),
             "bank/labeled_seen": _array(self.bank.labeled_seen_M),
@@ -64,7 +67,7 @@ class TrainState:
         }
         return Checkpoint(
             epoch=self.epoch,
-            weights={name: _array(value) for name, value in self.model.state_dict().items()},
+            weights={name: _array(value) for name, value in tested.state_dict().items()},
             state=state,
             online_labels_N=_array(self.bank.online_N) if self.method.uses_unlabeled else None,
         )
@@ -72,8 +75,9 @@ class TrainState:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Become what `checkpoint` was made from."""
         self.epoch = checkpoint.epoch
-        self.model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in checkpoint.weights.items()})
+        weights = {name: torch.from_numpy(value.copy()) for name, value in checkpoint.weights.items()}
         state = {name: torch.from_numpy(value.copy()) for name, value in checkpoint.state.items()}
+        self.model.load_state_dict(_below(state, "trained/") or weights)
         self.method.load_state_dict(_below(state, "method/"))
         for name, parameter in self.model.named_parameters():
             if f"momentum/{name}" in state:
@@ -103,7 +107,9 @@ def init_state(config: BaseRunConfig, data: PreparedData, device: torch.device) 
         feature_dim=model.feature_dim,
         num_unlabeled=len(data.unlabeled_rows_N),
         normalize=config.features.normalize,
-    ).to(device)
+    )
+    method.begin(model)
+    method = method.to(device)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=config.trainer.lr,

@@ -24,8 +24,9 @@ from aplt.common.views import Augmentation
 from aplt.deploy.config import parse_config
 from aplt.deploy.services import provenance_of
 from aplt.trainer.loader import Loader
-from aplt.trainer.loop import Trainer, train_epoch
+from aplt.trainer.loop import Trainer, train_epoch, train_step
 from aplt.trainer.methods import METHODS
+from aplt.trainer.methods.mean_teacher import MeanTeacher
 from aplt.trainer.state import TrainState, init_state
 
 CLIPS, LABELED, CLASSES, FRAMES, SIZE = 10, 4, 3, 2, 20
@@ -149,6 +150,8 @@ def test_the_loader_makes_the_views_that_it_asks_for(name: str, data: PreparedDa
     with training(name, data, tmp_path) as (_, _, loader):
         batches = [batch for epoch in (1, 2, 3) for _, batch in loader.epoch(epoch)]
     assert [batch.progress for batch in batches] == pytest.approx([step / 6 for step in range(6)])
+    if method.uses_unlabeled_weak_2:
+        assert not torch.equal(batches[0].unlabeled_weak, batches[0].unlabeled_weak_2)  # type: ignore[arg-type]
     views = {
         view for view, value in vars(batches[0]).items() if "weak" in view or "strong" in view if value is not None
     }
@@ -156,6 +159,28 @@ def test_the_loader_makes_the_views_that_it_asks_for(name: str, data: PreparedDa
         "labeled_weak": True,
         "labeled_strong": method.uses_labeled_strong,
         "unlabeled_weak": method.uses_unlabeled,
+        "unlabeled_weak_2": method.uses_unlabeled and method.uses_unlabeled_weak_2,
         "unlabeled_strong": method.uses_unlabeled and method.uses_unlabeled_strong,
     }
     assert views == {view for view, is_asked in asked.items() if is_asked}
+
+
+def test_the_teacher_follows_after_each_step_and_is_what_a_checkpoint_offers_for_testing(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    with training("mean_teacher", data, tmp_path) as (trainer, state, loader):
+        method = state.method
+        assert isinstance(method, MeanTeacher)
+        _, batch = next(iter(loader.epoch(1)))
+        train_step(trainer, state, batch)
+        for averaged, trained in zip(method.teacher.parameters(), state.model.parameters(), strict=True):
+            assert torch.equal(averaged, trained)  # the first update takes all over, from after the step
+        train_epoch(trainer, state, loader)
+        checkpoint = state.checkpoint()
+        assert checkpoint.weights.keys() == state.model.state_dict().keys()
+        for name, value in method.teacher.state_dict().items():
+            assert np.array_equal(checkpoint.weights[name].ravel(), value.ravel())
+        for name, value in state.model.state_dict().items():
+            assert np.array_equal(checkpoint.state[f"trained/{name}"].ravel(), value.ravel())
+        assert not torch.equal(method.teacher.head.weight, state.model.head.weight)  # type: ignore[union-attr, arg-type]
+        assert all(parameter.grad is None for parameter in method.teacher.parameters())

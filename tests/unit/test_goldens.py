@@ -16,7 +16,7 @@ from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
 from aplt.trainer.config import FlexMatchConfig, FreeMatchConfig, SoftMatchConfig
 from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels, ramp_up
-from aplt.trainer.methods import flexmatch, freematch, softmatch, uda
+from aplt.trainer.methods import flexmatch, freematch, mean_teacher, mixmatch, softmatch, uda
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
 
@@ -149,6 +149,28 @@ def softmatch_weights(confidence: list[float], mu: float, variance: float) -> di
     return {"weights": softmatch.gaussian_weights(torch.tensor(confidence), **state, n_sigma=2.0)}
 
 
+def mean_teacher_loss(student: list[Any], teacher: list[Any]) -> dict[str, Any]:
+    return {"loss": mean_teacher.consistency_loss(torch.tensor(student), torch.tensor(teacher))}
+
+
+def decay(updates: int, limit: float) -> dict[str, Any]:
+    return {"decay": mean_teacher.teacher_decay(torch.tensor(updates), limit=limit)}
+
+
+def average(teacher: float, student: float, decay: float) -> dict[str, Any]:
+    networks = [torch.nn.ParameterList([torch.tensor(value)]) for value in (teacher, student)]
+    mean_teacher.follow(*networks, decay=torch.tensor(decay))
+    return {"teacher": networks[0][0].detach()}
+
+
+def sharpen(views: list[list[float]], temperature: float) -> dict[str, Any]:
+    return {"targets": mixmatch.sharpen(*torch.tensor(views)[:, None], temperature=temperature)[0]}
+
+
+def mix(own: list[float], other: list[float], share: float) -> dict[str, Any]:
+    return {"targets": mixmatch.mix(torch.tensor([own, other]), torch.tensor([1, 0]), torch.tensor([share, share]))[0]}
+
+
 def margin(
     prototypes: list[Any], features: list[Any], targets: list[int], keep: list[bool] | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -183,6 +205,11 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "fairness": fairness,
     "softmatch": softmatch_step,
     "softmatch_weights": softmatch_weights,
+    "mean_teacher": mean_teacher_loss,
+    "decay": decay,
+    "average": average,
+    "sharpen": sharpen,
+    "mix": mix,
     "margin": margin,
     "margin_floor": margin_floor,
     "cosine_lr": learning_rates,

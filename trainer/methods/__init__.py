@@ -9,6 +9,8 @@ from aplt.trainer.methods.base import Batch, Method, StepOutput
 from aplt.trainer.methods.fixmatch import FixMatch
 from aplt.trainer.methods.flexmatch import FlexMatch
 from aplt.trainer.methods.freematch import FreeMatch
+from aplt.trainer.methods.mean_teacher import MeanTeacher
+from aplt.trainer.methods.mixmatch import MixMatch
 from aplt.trainer.methods.pseudo_label import PseudoLabel
 from aplt.trainer.methods.softmatch import SoftMatch
 from aplt.trainer.methods.supervised import Supervised
@@ -19,6 +21,8 @@ METHODS: dict[str, type[Method[Any]]] = {
     "fixmatch": FixMatch,
     "flexmatch": FlexMatch,
     "freematch": FreeMatch,
+    "mean_teacher": MeanTeacher,
+    "mixmatch": MixMatch,
     "pseudo_label": PseudoLabel,
     "softmatch": SoftMatch,
     "supervised": Supervised,

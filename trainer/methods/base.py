@@ -28,6 +28,7 @@ class Batch:
     labeled_weak: Tensor
     labeled_strong: Tensor | None = None
     unlabeled_weak: Tensor | None = None
+    unlabeled_weak_2: Tensor | None = None
     unlabeled_strong: Tensor | None = None
     position_B: Tensor | None = None
 
@@ -56,6 +57,8 @@ class Method(nn.Module, Generic[C]):
 
     uses_unlabeled: ClassVar[bool] = True
     uses_labeled_strong: ClassVar[bool] = False
+    uses_unlabeled_weak_2: ClassVar[bool] = False
+    """A second weak view, drawn independently of the first."""
     uses_unlabeled_strong: ClassVar[bool] = True
 
     def __init__(self, config: C, *, num_classes: int, feature_dim: int, num_unlabeled: int, normalize: str) -> None:
@@ -75,9 +78,19 @@ class Method(nn.Module, Generic[C]):
         """Take over a label version at a phase boundary. Only methods that train with labels are asked."""
         raise NotImplementedError(f"{type(self).__name__} does not train with label versions")
 
+    def begin(self, model: nn.Module) -> None:
+        """Take over what is needed of the network as it is before the first step."""
+
     def loss(self, model: nn.Module, batch: Batch) -> StepOutput:
         """Return the loss of one step."""
         raise NotImplementedError
+
+    def after_step(self, model: nn.Module) -> None:
+        """Follow the network, whose weights have just changed."""
+
+    def tested(self, model: nn.Module) -> nn.Module:
+        """Return the network to test: the trained one, unless the method keeps another of the same kind."""
+        return model
 
 
 def forward_views(model: nn.Module, *views: Tensor | None) -> list[tuple[Tensor, Tensor]]:
