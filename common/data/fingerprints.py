@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from aplt.common.data.manifest import csv_text, read_csv, write_text
+from aplt.common.data.manifest import csv_text, read_columns, write_text
 from aplt.common.errors import DataError
 
 SAMPLE = 1 << 16
@@ -76,7 +76,7 @@ def _read_index(index: Path) -> dict[str, tuple[int, int, str]]:
     if not index.is_file():
         return {}
     try:
-        rows = read_csv(index, COLUMNS)
-        return {row["video"]: (int(row["bytes"]), int(row["modified_ns"]), row["fingerprint"]) for row in rows}
+        rows = zip(*read_columns(index, COLUMNS), strict=True)
+        return {video: (int(length), int(modified), found) for video, length, modified, found in rows}
     except (DataError, ValueError):
         return {}

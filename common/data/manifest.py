@@ -159,11 +159,6 @@ def read_columns(path: Path, header: Sequence[str]) -> list[list[str]]:
     return columns
 
 
-def read_csv(path: Path, header: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a table that `csv_text` wrote. Raises DataError if it has other columns or cannot be read."""
-    return [dict(zip(header, row, strict=True)) for row in zip(*read_columns(path, header), strict=True)]
-
-
 def read_text(path: Path) -> str:
     """Return the text of a prepared file. Raises DataError if it is not there."""
     try:
