@@ -226,7 +226,7 @@ def locked(prepared: Path, waiting: Callable[[], None]) -> Iterator[None]:
         prepared.mkdir(parents=True, exist_ok=True)
         lock = (prepared / ".lock").open("a")
     except OSError as error:
-        raise DataError(f"data.prepared {prepared} cannot be written: {error.strerror}") from None
+        raise DataError(f"the folder {prepared} for prepared data cannot be written: {error.strerror}") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
