@@ -1,0 +1,70 @@
+"""Time a training step of every method, as a ratio to FixMatch, beside the clips that it forwards.
+
+    python benchmarks/method_steps.py --model tiny_tsm --crop 56
+
+The methods train on ready-made batches in turns, a few steps each, and the ratio is the median over the rounds. The
+expected one counts a clip that is forwarded without gradient as a third of one that is trained on; what a method has
+above it are its losses, its state and, for Mean Teacher, the update of the teacher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from contextlib import ExitStack
+
+from trainer_loop import bare_epoch, describe, loop_parser, made_up_loop, seconds
+
+from aplt.trainer.methods import METHODS
+
+FORWARDED = {
+    "aplt": (4, 0),
+    "fixmatch": (3, 0),
+    "flexmatch": (3, 0),
+    "freematch": (3, 0),
+    "mean_teacher": (2, 1),
+    "mixmatch": (3, 2),
+    "pseudo_label": (2, 0),
+    "softmatch": (3, 0),
+    "supervised": (1, 0),
+    "uda": (3, 0),
+}
+"""Method -> batches forwarded in a step with and without gradient."""
+
+
+def cost(method: str) -> float:
+    """Return the expected time of a step, in batches forwarded and trained on."""
+    trained, only_forwarded = FORWARDED[method]
+    return trained + only_forwarded / 3
+
+
+def main() -> None:
+    """Print the table."""
+    parser = loop_parser(__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=3, help="of each method in a round")
+    args = parser.parse_args()
+    with ExitStack() as stack:
+        loops = {}
+        for method in METHODS:
+            settings = argparse.Namespace(**{**vars(args), "method": method})
+            loops[method] = stack.enter_context(made_up_loop(settings))
+        device = loops["fixmatch"].state.device
+        for loop in loops.values():
+            bare_epoch(loop, 2)
+        rounds = [
+            {method: seconds(lambda loop=loop: bare_epoch(loop, args.steps), device) for method, loop in loops.items()}
+            for _ in range(args.rounds)
+        ]
+    print(describe(argparse.Namespace(**{**vars(args), "method": "all methods"}), device))
+    print(f"{'method':14} {'trained':>8} {'forwarded':>10} {'expected':>9} {'measured':>9}  difference")
+    for method in METHODS:
+        ratio = statistics.median(times[method] / times["fixmatch"] for times in rounds)
+        expected = cost(method) / cost("fixmatch")
+        trained, only_forwarded = FORWARDED[method]
+        above = 100 * (ratio / expected - 1)
+        print(f"{method:14} {trained:7}B {only_forwarded:9}B {expected:9.2f} {ratio:9.2f}  {above:+.0f} %")
+
+
+if __name__ == "__main__":
+    main()
