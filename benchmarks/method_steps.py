@@ -28,6 +28,7 @@ FORWARDED = {
     "softmatch": (3, 0),
     "supervised": (1, 0),
     "uda": (3, 0),
+    "vat": (3, 2),  # one of them for the gradient of a batch with respect to its clips alone
 }
 """Method -> batches forwarded in a step with and without gradient."""
 

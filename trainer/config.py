@@ -125,6 +125,22 @@ class UDAConfig(MethodConfig):
     """Training signal annealing: how the probability rises above which a labelled clip is left out."""
 
 
+class VATConfig(MethodConfig):
+    """Settings of VAT as comparisons use it; the lengths are for clips, see docs/methods.md."""
+
+    name: Literal["vat"] = "vat"
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    ramp: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """lambda_u is reached after this share of the training, linearly from 0."""
+    lambda_entropy: Annotated[float, Field(ge=0)] = 0.06
+    eps: Annotated[float, Field(gt=0)] = 0.027
+    """Size of the perturbation: root mean square over the values of a clip, which themselves have about 1."""
+    xi: Annotated[float, Field(gt=0)] = 1.0
+    """Length, over all values of a clip, of the step that the direction of the perturbation is looked for with."""
+    iterations: Annotated[int, Field(ge=1)] = 1
+    """Of the power method that looks for it."""
+
+
 AnyMethodConfig = Annotated[
     APLTConfig
     | FixMatchConfig
@@ -135,6 +151,7 @@ AnyMethodConfig = Annotated[
     | PseudoLabelConfig
     | SoftMatchConfig
     | SupervisedConfig
-    | UDAConfig,
+    | UDAConfig
+    | VATConfig,
     Field(discriminator="name"),
 ]

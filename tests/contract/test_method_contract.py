@@ -107,6 +107,7 @@ STUDENTS: dict[str, set[str]] = {
     "mixmatch": {"unlabeled_weak", "unlabeled_weak_2"},
     "pseudo_label": {"unlabeled_weak"},
     "supervised": set(),
+    "vat": {"unlabeled_weak"},
 }
 """The unlabelled views that a method trains on, where that is not the strong one. It reads others without gradient."""
 every_method = pytest.mark.parametrize("name", sorted(METHODS))

@@ -16,7 +16,7 @@ from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
 from aplt.trainer.config import FlexMatchConfig, FreeMatchConfig, SoftMatchConfig
 from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels, ramp_up
-from aplt.trainer.methods import flexmatch, freematch, mean_teacher, mixmatch, softmatch, uda
+from aplt.trainer.methods import flexmatch, freematch, mean_teacher, mixmatch, softmatch, uda, vat
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
 
@@ -171,6 +171,11 @@ def mix(own: list[float], other: list[float], share: float) -> dict[str, Any]:
     return {"targets": mixmatch.mix(torch.tensor([own, other]), torch.tensor([1, 0]), torch.tensor([share, share]))[0]}
 
 
+def vat_terms(target: list[float], perturbed: list[float]) -> dict[str, Any]:
+    target_BK, perturbed_BK = torch.tensor([target]), torch.tensor([perturbed])
+    return {"divergence": vat.divergence(target_BK, perturbed_BK), "entropy": vat.entropy(target_BK)}
+
+
 def margin(
     prototypes: list[Any], features: list[Any], targets: list[int], keep: list[bool] | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -210,6 +215,7 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "average": average,
     "sharpen": sharpen,
     "mix": mix,
+    "vat": vat_terms,
     "margin": margin,
     "margin_floor": margin_floor,
     "cosine_lr": learning_rates,

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from aplt.trainer.config import MeanTeacherConfig, MixMatchConfig
 from aplt.trainer.methods import Batch, StepOutput
+from aplt.trainer.methods.base import frozen_statistics
 from aplt.trainer.methods.mean_teacher import MeanTeacher, consistency_loss
-from aplt.trainer.methods.mixmatch import MixMatch, frozen_statistics, mix, own_shares
+from aplt.trainer.methods.mixmatch import MixMatch, mix, own_shares
 
 SIZES: dict[str, Any] = {"num_classes": 3, "feature_dim": 3, "num_unlabeled": 4, "normalize": "l2"}
 FIRST, SECOND, SHARPENED = [0.6, 0.3, 0.1], [0.4, 0.5, 0.1], [0.595238, 0.380952, 0.023810]

@@ -15,6 +15,7 @@ from aplt.trainer.methods.pseudo_label import PseudoLabel
 from aplt.trainer.methods.softmatch import SoftMatch
 from aplt.trainer.methods.supervised import Supervised
 from aplt.trainer.methods.uda import UDA
+from aplt.trainer.methods.vat import VAT
 
 METHODS: dict[str, type[Method[Any]]] = {
     "aplt": APLT,
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     "softmatch": SoftMatch,
     "supervised": Supervised,
     "uda": UDA,
+    "vat": VAT,
 }
 
 __all__ = ["METHODS", "Batch", "Method", "StepOutput"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from aplt.common.artifacts import LabelVersion
 from aplt.common.config import MethodConfig
@@ -99,6 +102,19 @@ def forward_views(model: nn.Module, *views: Tensor | None) -> list[tuple[Tensor,
     features_ND, logits_NK = model(torch.cat(present))
     sizes = [len(view) for view in present]
     return list(zip(features_ND.float().split(sizes), logits_NK.float().split(sizes), strict=True))
+
+
+@contextmanager
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Normalise with the statistics of the batch, and leave the running ones of every batch norm, 1-D to 3-D, alone."""
+    tracking = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
 
 
 def int_tensor(values: np.ndarray) -> Tensor:

@@ -5,18 +5,15 @@ Letters: B batch, N the clips of all views of a step, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from aplt.trainer.config import MixMatchConfig
 from aplt.trainer.losses import ramp_up
-from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
+from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views, frozen_statistics
 
 
 class MixMatch(Method[MixMatchConfig]):
@@ -73,16 +70,3 @@ def mix(values: Tensor, order_N: Tensor, share_N: Tensor) -> Tensor:
     """Return share * value + (1 - share) * the value that stands in its place in `order_N`; [N, ...]."""
     share = share_N.view(-1, *[1] * (values.dim() - 1))
     return share * values + (1 - share) * values[order_N]
-
-
-@contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """Normalise with the statistics of the batch, and leave the running ones of every batch norm, 1-D to 3-D, alone."""
-    tracking = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for module in tracking:
-        module.track_running_stats = False
-    try:
-        yield
-    finally:
-        for module in tracking:
-            module.track_running_stats = True
