@@ -22,6 +22,7 @@ FORWARDED = {
     "fixmatch": (3, 0),
     "flexmatch": (3, 0),
     "freematch": (3, 0),
+    "infomatch": (5, 0),
     "mean_teacher": (2, 1),
     "mixmatch": (3, 2),
     "pseudo_label": (2, 0),

@@ -56,6 +56,15 @@ class FreeMatchConfig(MethodConfig):
     """Of the moving averages that thresholds come from: about 1 / (1 - momentum) steps are remembered."""
 
 
+class InfoMatchConfig(MethodConfig):
+    """Settings of InfoMatch; the published ones."""
+
+    name: Literal["infomatch"] = "infomatch"
+    lambda_u: Annotated[float, Field(ge=0)] = 2.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Of the moving averages that thresholds come from: about 1 / (1 - momentum) steps are remembered."""
+
+
 class MeanTeacherConfig(MethodConfig):
     """Settings of Mean Teacher; the published ones."""
 
@@ -146,6 +155,7 @@ AnyMethodConfig = Annotated[
     | FixMatchConfig
     | FlexMatchConfig
     | FreeMatchConfig
+    | InfoMatchConfig
     | MeanTeacherConfig
     | MixMatchConfig
     | PseudoLabelConfig

@@ -120,11 +120,13 @@ class Loader:
         rows_u = self._data.unlabeled_rows_N[order.unlabeled_B]
         clips_u = read.unlabeled.to(self._device, non_blocking=True)
         round_B = np.full(len(rows_u), epoch)
-        unlabeled_weak_2 = unlabeled_strong = None
+        unlabeled_weak_2 = unlabeled_strong = unlabeled_strong_2 = None
         if method.uses_unlabeled_weak_2:
             unlabeled_weak_2 = augment.weak(clips_u, rows_u, round_B=round_B, view="unlabeled weak 2")
         if method.uses_unlabeled_strong:
             unlabeled_strong = augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong")
+        if method.uses_unlabeled_strong_2:
+            unlabeled_strong_2 = augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong 2")
         return Batch(
             progress=progress,
             labels_B=labels_B,
@@ -133,5 +135,6 @@ class Loader:
             unlabeled_weak=augment.weak(clips_u, rows_u, round_B=round_B, view="unlabeled weak"),
             unlabeled_weak_2=unlabeled_weak_2,
             unlabeled_strong=unlabeled_strong,
+            unlabeled_strong_2=unlabeled_strong_2,
             position_B=torch.from_numpy(order.unlabeled_B).to(self._device),
         )

@@ -87,6 +87,7 @@ def make_batch(name: str = "aplt", size: int = B, seed: int = 0, classes: int = 
         unlabeled_weak=view(unlabeled),
         unlabeled_weak_2=view(unlabeled and method.uses_unlabeled_weak_2),
         unlabeled_strong=view(unlabeled and method.uses_unlabeled_strong),
+        unlabeled_strong_2=view(unlabeled and method.uses_unlabeled_strong_2),
         position_B=torch.arange(size) % N if unlabeled else None,
     )
 
@@ -103,6 +104,7 @@ def make_network(sharpness: float = 1.0) -> Network:
 
 SURE, UNSURE = 60.0, 0.0
 STUDENTS: dict[str, set[str]] = {
+    "infomatch": {"unlabeled_weak", "unlabeled_strong", "unlabeled_strong_2"},  # the weak one as part of CutMix
     "mean_teacher": {"unlabeled_weak_2"},
     "mixmatch": {"unlabeled_weak", "unlabeled_weak_2"},
     "pseudo_label": {"unlabeled_weak"},

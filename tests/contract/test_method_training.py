@@ -152,6 +152,8 @@ def test_the_loader_makes_the_views_that_it_asks_for(name: str, data: PreparedDa
     assert [batch.progress for batch in batches] == pytest.approx([step / 6 for step in range(6)])
     if method.uses_unlabeled_weak_2:
         assert not torch.equal(batches[0].unlabeled_weak, batches[0].unlabeled_weak_2)  # type: ignore[arg-type]
+    if method.uses_unlabeled_strong_2:
+        assert not torch.equal(batches[0].unlabeled_strong, batches[0].unlabeled_strong_2)  # type: ignore[arg-type]
     views = {
         view for view, value in vars(batches[0]).items() if "weak" in view or "strong" in view if value is not None
     }
@@ -161,6 +163,7 @@ def test_the_loader_makes_the_views_that_it_asks_for(name: str, data: PreparedDa
         "unlabeled_weak": method.uses_unlabeled,
         "unlabeled_weak_2": method.uses_unlabeled and method.uses_unlabeled_weak_2,
         "unlabeled_strong": method.uses_unlabeled and method.uses_unlabeled_strong,
+        "unlabeled_strong_2": method.uses_unlabeled and method.uses_unlabeled_strong_2,
     }
     assert views == {view for view, is_asked in asked.items() if is_asked}
 

@@ -16,7 +16,7 @@ from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
 from aplt.trainer.config import FlexMatchConfig, FreeMatchConfig, SoftMatchConfig
 from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels, ramp_up
-from aplt.trainer.methods import flexmatch, freematch, mean_teacher, mixmatch, softmatch, uda, vat
+from aplt.trainer.methods import flexmatch, freematch, infomatch, mean_teacher, mixmatch, softmatch, uda, vat
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
 
@@ -171,6 +171,23 @@ def mix(own: list[float], other: list[float], share: float) -> dict[str, Any]:
     return {"targets": mixmatch.mix(torch.tensor([own, other]), torch.tensor([1, 0]), torch.tensor([share, share]))[0]}
 
 
+def disagreement(first: list[Any], second: list[Any]) -> dict[str, Any]:
+    return {"loss": infomatch.disagreement(torch.tensor(first), torch.tensor(second))}
+
+
+def cutmix(logits: list[float], own: int, other: int, share: float) -> dict[str, Any]:
+    # A second view, of equal logits and without pseudo-labels, holds the partner.
+    logits_BK, pseudo_B = torch.tensor([logits, logits]), torch.tensor([own, other])
+    order_B, share_B = torch.tensor([1, 1]), torch.tensor([share, 1.0])
+    return {"loss": 2 * infomatch.cutmix_loss(logits_BK, pseudo_B, order_B, own_share_B=share_B)}
+
+
+def box(rows: list[int], columns: list[int], side: int) -> dict[str, Any]:
+    inside = torch.zeros(1, 1, 1, side, side, dtype=torch.bool)
+    inside[..., slice(*rows), slice(*columns)] = True
+    return {"share": infomatch.own_share(inside)[0]}
+
+
 def vat_terms(target: list[float], perturbed: list[float]) -> dict[str, Any]:
     target_BK, perturbed_BK = torch.tensor([target]), torch.tensor([perturbed])
     return {"divergence": vat.divergence(target_BK, perturbed_BK), "entropy": vat.entropy(target_BK)}
@@ -215,6 +232,9 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "average": average,
     "sharpen": sharpen,
     "mix": mix,
+    "disagreement": disagreement,
+    "cutmix": cutmix,
+    "box": box,
     "vat": vat_terms,
     "margin": margin,
     "margin_floor": margin_floor,

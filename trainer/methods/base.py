@@ -33,6 +33,7 @@ class Batch:
     unlabeled_weak: Tensor | None = None
     unlabeled_weak_2: Tensor | None = None
     unlabeled_strong: Tensor | None = None
+    unlabeled_strong_2: Tensor | None = None
     position_B: Tensor | None = None
 
 
@@ -63,6 +64,8 @@ class Method(nn.Module, Generic[C]):
     uses_unlabeled_weak_2: ClassVar[bool] = False
     """A second weak view, drawn independently of the first."""
     uses_unlabeled_strong: ClassVar[bool] = True
+    uses_unlabeled_strong_2: ClassVar[bool] = False
+    """A second strong view, drawn independently of the first."""
 
     def __init__(self, config: C, *, num_classes: int, feature_dim: int, num_unlabeled: int, normalize: str) -> None:
         super().__init__()

@@ -66,7 +66,12 @@ class FreeMatch(Method[FreeMatchConfig]):
 
     def thresholds(self) -> Tensor:
         """Return the threshold of each class [K]: the global one, less for classes seldom predicted."""
-        return self.tau * self.mean / self.mean.max()
+        return class_thresholds(self.tau, self.mean)
+
+
+def class_thresholds(tau: Tensor, mean_K: Tensor) -> Tensor:
+    """Return tau * mean / max mean [K]: self-adaptive thresholding (section 4.1)."""
+    return tau * mean_K / mean_K.max()
 
 
 def fairness_loss(logits_BK: Tensor, keep_B: Tensor, *, mean_K: Tensor, histogram_K: Tensor) -> Tensor:
