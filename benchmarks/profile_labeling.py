@@ -127,7 +127,7 @@ def main() -> None:
         reader = ViewReader(data=data, augmentation=augmentation, device=pick_device(args.device))
         store = ArtifactStore(config.store.url, config.run)
         model = build_model(args.model, num_classes=CLASSES, init="scratch", seed=0)
-        model.to(memory_format=torch.channels_last)
+        model.channels_last()
         weights = {name: value.numpy() for name, value in model.state_dict().items()}
         store.checkpoints.publish(Checkpoint(epoch=1, weights=weights, state={}), version=1, provenance=PROVENANCE)
         features_ND, _, _ = make_features(args.features, FEATURES, CLASSES, spread=args.spread)

@@ -132,14 +132,20 @@ class DataConfig(Section):
         return self.split or self.rules.name
 
 
+NAMED_INITS = ("scratch", "imagenet", "kinetics")
+"""What model.init may be besides a path."""
+
+
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["tsm_resnet18", "tsn_resnet18", "tiny_tsm"] = "tsm_resnet18"
+    name: Literal["tiny_tsm", "tsm_resnet18", "tsn_resnet18", "tsm_resnet50", "tsn_resnet50", "r3d_18", "swin3d_t"] = (
+        "tsm_resnet18"
+    )
     init: str = "scratch"
-    """scratch, imagenet (a local torchvision weight file) or the path of a weight file."""
+    """scratch, imagenet or kinetics (a local torchvision weight file), or the path of a weight file."""
     weights_dir: Path | None = None
-    """Where imagenet weight files lie; torch's hub cache if not given."""
+    """Where torchvision's weight files lie; torch's hub cache if not given."""
 
 
 class MethodConfig(Section):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from aplt.common.config import BaseRunConfig, DataConfig, Section
+from aplt.common.config import NAMED_INITS, BaseRunConfig, DataConfig, Section
 from aplt.common.errors import ConfigError
 from aplt.trainer.config import AnyMethodConfig, APLTConfig
 
@@ -118,8 +118,10 @@ def check_paths(config: RunConfig) -> None:
         raise ConfigError(f"data.root: {data.root} is not a folder; it must hold the clips")
     if data.labels is not None and not data.labels.is_file():
         raise ConfigError(f"data.labels: {data.labels} is not a file; it must be a table of clips and labels")
-    if init not in ("scratch", "imagenet") and not Path(init).is_file():
-        raise ConfigError(f"model.init: {init} is not a file; expected scratch, imagenet or the path of a weight file")
+    if init not in NAMED_INITS and not Path(init).is_file():
+        raise ConfigError(
+            f"model.init: {init} is not a file; expected {', '.join(NAMED_INITS)} or the path of a weight file"
+        )
     if data.group_regex is not None:
         try:
             groups = re.compile(data.group_regex).groups
@@ -209,7 +211,7 @@ def _resolved(config: RunConfig, folder: Path) -> RunConfig:
     )
     model = model.model_copy(
         update={
-            "init": model.init if model.init in ("scratch", "imagenet") else str(absolute(model.init)),
+            "init": model.init if model.init in NAMED_INITS else str(absolute(model.init)),
             "weights_dir": None if model.weights_dir is None else absolute(model.weights_dir),
         }
     )

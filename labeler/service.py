@@ -67,7 +67,9 @@ class Labeler:
         use_threads(config.labeler.threads)
         device = pick_device(config.labeler.device)
         model = build_model(config.model.name, num_classes=len(data.class_names), init="scratch", seed=config.seed)
-        memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+        model = model.to(device)
+        if config.trainer.channels_last:
+            model.channels_last()
         return cls(
             config=config,
             plan=config.plan(),
@@ -77,7 +79,7 @@ class Labeler:
             provenance=provenance,
             log=log,
             reader=ViewReader(data=data, augmentation=Augmentation.of(config.data, seed=config.seed), device=device),
-            model=model.to(device).to(memory_format=memory_format),
+            model=model,
         )
 
 

@@ -99,8 +99,9 @@ def init_state(config: BaseRunConfig, data: PreparedData, device: torch.device) 
         weights_dir=config.model.weights_dir,
         seed=config.seed,
     )
-    memory_format = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    model = model.to(device).to(memory_format=memory_format)
+    model = model.to(device)
+    if config.trainer.channels_last:
+        model.channels_last()
     method = METHODS[config.method.name](
         config.method,
         num_classes=len(data.class_names),

@@ -11,21 +11,38 @@ import torch
 from aplt.common.errors import ConfigError
 from aplt.common.models.classifier import VideoClassifier
 from aplt.common.models.tiny import tiny_tsm
-from aplt.common.models.weights import imagenet_file, load_weights
+from aplt.common.models.weights import TORCHVISION_FILES, load_weights, torchvision_file
 
 __all__ = ["MODELS", "VideoClassifier", "build_model"]
 
 
-def _resnet18(*, num_classes: int, shift: bool) -> VideoClassifier:
-    from aplt.common.models.resnet import resnet18  # torchvision takes as long to import as torch
+# torchvision takes as long to import as torch, hence only where a network needs it.
+def _resnet(*, depth: int, shift: bool, num_classes: int) -> VideoClassifier:
+    from aplt.common.models.resnet import frame_resnet
 
-    return resnet18(num_classes=num_classes, shift=shift)
+    return frame_resnet(depth=depth, shift=shift, num_classes=num_classes)
+
+
+def _r3d_18(*, num_classes: int) -> VideoClassifier:
+    from aplt.common.models.clips import r3d_18
+
+    return r3d_18(num_classes=num_classes)
+
+
+def _swin3d_t(*, num_classes: int) -> VideoClassifier:
+    from aplt.common.models.clips import swin3d_t
+
+    return swin3d_t(num_classes=num_classes)
 
 
 MODELS: dict[str, Callable[..., VideoClassifier]] = {
     "tiny_tsm": tiny_tsm,
-    "tsm_resnet18": partial(_resnet18, shift=True),
-    "tsn_resnet18": partial(_resnet18, shift=False),
+    "tsm_resnet18": partial(_resnet, depth=18, shift=True),
+    "tsn_resnet18": partial(_resnet, depth=18, shift=False),
+    "tsm_resnet50": partial(_resnet, depth=50, shift=True),
+    "tsn_resnet50": partial(_resnet, depth=50, shift=False),
+    "r3d_18": _r3d_18,
+    "swin3d_t": _swin3d_t,
 }
 
 
@@ -34,8 +51,8 @@ def build_model(
 ) -> VideoClassifier:
     """Return the network called `name`, the same for the same `seed`. It takes clips with any number of frames.
 
-    `init` is scratch, imagenet (torchvision's file, looked for in `weights_dir` or torch's hub cache, never downloaded)
-    or the path of a weight file: .pth, .pt, .safetensors, or a published checkpoint's folder.
+    `init` is scratch, imagenet or kinetics (torchvision's file, looked for in `weights_dir` or torch's hub cache, never
+    downloaded) or the path of a weight file: .pth, .pt, .safetensors, or a published checkpoint's folder.
 
     Raises:
         ConfigError: no such network, no such file, or weights that do not fit.
@@ -47,5 +64,5 @@ def build_model(
         torch.default_generator.manual_seed(seed)
         model = MODELS[name](num_classes=num_classes)
     if init != "scratch":
-        load_weights(model, imagenet_file(name, weights_dir) if init == "imagenet" else Path(init))
+        load_weights(model, torchvision_file(init, name, weights_dir) if init in TORCHVISION_FILES else Path(init))
     return model

@@ -1,11 +1,11 @@
-"""A frame network with temporal shift, made into a clip classifier.
+"""A network over frames or clips, made into a clip classifier; temporal shift.
 
 Letters: B batch, T frames, C channels, H W height and width, D features, K classes. The frames of a clip are adjacent.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 class VideoClassifier(nn.Module):
     """Clips [B, T, 3, H, W] to (features [B, D], logits [B, K]).
 
-    A clip's features are the mean of its frames' features; the logits are a linear function of them, without dropout.
-    `backbone(frames, num_frames)` turns frames [B*T, 3, H, W] of clips with `num_frames` frames each into [B*T, D].
+    `backbone(frames, num_frames)` turns frames [B*T, 3, H, W] of clips with `num_frames` frames each into [B*T, D], or
+    into [B, D] if it looks at clips whole. A clip's features are the mean of its frames' features; the logits are a
+    linear function of them, without dropout.
     """
 
     def __init__(self, backbone: nn.Module, *, feature_dim: int, num_classes: int) -> None:
@@ -27,9 +28,20 @@ class VideoClassifier(nn.Module):
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and logits of clips with any number of frames, of any size."""
         num_clips, num_frames = clips.shape[:2]
-        frame_features = self.backbone(clips.flatten(0, 1), num_frames)
-        features_BD = frame_features.view(num_clips, num_frames, self.feature_dim).mean(1)
+        features = self.backbone(clips.flatten(0, 1), num_frames)
+        features_BD = features.view(num_clips, -1, self.feature_dim).mean(1)
         return features_BD, self.head(features_BD)
+
+    def channels_last(self) -> Self:
+        """Store kernels, and by that all that the convolutions compute, with the channels last; returns itself.
+
+        `nn.Module.to` cannot: it refuses networks that have kernels with time.
+        """
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+        for parameter in self.parameters():
+            if parameter.dim() in formats:
+                parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
+        return self
 
 
 def temporal_shift(frames: Tensor, num_frames: int) -> Tensor:

@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import re
+from collections.abc import Container
 from pathlib import Path
 
 import torch
@@ -17,28 +18,39 @@ from aplt.common.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-IMAGENET_FILES = {"tsm_resnet18": "resnet18-f37072fd.pth", "tsn_resnet18": "resnet18-f37072fd.pth"}
-"""Network -> the name that torchvision gives to its backbone's ImageNet weights."""
+TORCHVISION_FILES = {
+    "imagenet": {
+        "tsm_resnet18": "resnet18-f37072fd.pth",
+        "tsn_resnet18": "resnet18-f37072fd.pth",
+        "tsm_resnet50": "resnet50-0676ba61.pth",
+        "tsn_resnet50": "resnet50-0676ba61.pth",
+    },
+    "kinetics": {"r3d_18": "r3d_18-b3b3357e.pth", "swin3d_t": "swin3d_t-7615ae03.pth"},
+}
+"""What it was trained on -> network -> the name that torchvision gives to the file."""
+HEADS = ("fc", "head")
+"""What others call the layer that is `head` here."""
 
 MAX_NAMED = 3
 
 
-def imagenet_file(name: str, weights_dir: Path | None) -> Path:
-    """Return where the ImageNet weights of network `name` lie.
+def torchvision_file(init: str, name: str, weights_dir: Path | None) -> Path:
+    """Return where the weights of network `name` lie; `init` is imagenet or kinetics.
 
     Raises:
         ConfigError: there are none for this network, or the file is not there.
     """
-    if name not in IMAGENET_FILES:
+    files = TORCHVISION_FILES[init]
+    if name not in files:
         raise ConfigError(
-            f"model.init imagenet: there are no ImageNet weights for {name}; use init: scratch, or one of the networks "
-            f"{', '.join(IMAGENET_FILES)}"
+            f"model.init {init}: there are no such weights for {name}; use init: scratch, the path of a weight file, "
+            f"or one of the networks {', '.join(files)}"
         )
     folder = weights_dir or Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / IMAGENET_FILES[name]
+    path = folder / files[name]
     if not path.is_file():
         raise ConfigError(
-            f"model.init imagenet: {path} is not there and nothing is downloaded; put torchvision's "
+            f"model.init {init}: {path} is not there and nothing is downloaded; put torchvision's "
             f"{path.name} into that folder, or name its folder with model.weights_dir"
         )
     return path
@@ -52,8 +64,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises:
         ConfigError: the file cannot be read, or its tensors do not fit the network.
     """
-    found = _own_names(read_weights(path))
     wanted = model.state_dict()
+    found = _own_names(read_weights(path), wanted)
     for name in ("head.weight", "head.bias"):
         if name in found and found[name].shape != wanted[name].shape:
             shapes = f"{tuple(found[name].shape)}, the network's {tuple(wanted[name].shape)}"
@@ -78,7 +90,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if (path / "manifest.json").is_file():
         path = path / _attempt(path / "manifest.json") / "weights.safetensors"
     if not path.is_file():
-        raise ConfigError(f"model.init: {path} is not there; expected scratch, imagenet or the path of a weight file")
+        raise ConfigError(
+            f"model.init: {path} is not there; expected scratch, imagenet, kinetics or the path of a weight file"
+        )
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise ConfigError(f"model.init: {path} has an unknown ending; expected .pth, .pt or .safetensors")
     try:
@@ -105,12 +119,13 @@ def _load_pickled(path: Path) -> object:
     return content["state_dict"] if isinstance(content, dict) and "state_dict" in content else content
 
 
-def _own_names(found: dict[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision calls the head `fc` and has no prefix for the rest."""
+def _own_names(found: dict[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
+    """Files from elsewhere call the head as in HEADS and have no prefix for the rest."""
     if any(name.startswith("backbone.") for name in found):
         return dict(found)
+    heads = {f"{head}.{kind}": f"head.{kind}" for head in HEADS for kind in ("weight", "bias")}
     return {
-        f"head.{name.removeprefix('fc.')}" if name.startswith("fc.") else f"backbone.{name}": value
+        heads[name] if name in heads and f"backbone.{name}" not in wanted else f"backbone.{name}": value
         for name, value in found.items()
     }
 

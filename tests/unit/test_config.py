@@ -149,7 +149,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     [
         ("data.root=nowhere", "data.root: .*nowhere is not a folder"),
         ("data.labels=nothing.csv", "data.labels: .*nothing.csv is not a file"),
-        ("model.init=imagnet", "model.init: .*imagnet is not a file; expected scratch, imagenet"),
+        ("model.init=imagnet", "model.init: .*imagnet is not a file; expected scratch, imagenet, kinetics"),
         ("data.group_regex='(['", "data.group_regex: .* is no regular expression"),
         ("data.group_regex=abc", "data.group_regex: 'abc' has no group"),
     ],

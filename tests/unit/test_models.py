@@ -12,14 +12,29 @@ from torch import Tensor, nn
 from aplt.common.errors import ConfigError
 from aplt.common.models import MODELS, build_model
 from aplt.common.models.classifier import temporal_shift
-from aplt.common.models.weights import IMAGENET_FILES
+from aplt.common.models.weights import TORCHVISION_FILES
 
-NUM_PARAMETERS = {"tiny_tsm": 498_410, "tsm_resnet18": 11_181_642, "tsn_resnet18": 11_181_642}
+NUM_PARAMETERS = {
+    "tiny_tsm": 498_410,
+    "tsm_resnet18": 11_181_642,
+    "tsn_resnet18": 11_181_642,
+    "tsm_resnet50": 23_528_522,
+    "tsn_resnet50": 23_528_522,
+    "r3d_18": 33_171_402,
+    "swin3d_t": 27_858_160,
+}
 ALL = pytest.mark.parametrize("name", sorted(MODELS))
+OVER_FRAMES = pytest.mark.parametrize("name", sorted(set(MODELS) - {"r3d_18", "swin3d_t"}))
+OVER_CLIPS = pytest.mark.parametrize("name", ["r3d_18", "swin3d_t"])
+FILES = [(init, name) for init, files in TORCHVISION_FILES.items() for name in sorted(files)]
 
 
 def clips_of(num: int = 2, num_frames: int = 8, size: int = 32, seed: int = 0) -> Tensor:
     return torch.randn(num, num_frames, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def is_head(key: str) -> bool:
+    return key.startswith(("fc.", "head."))
 
 
 def logits_of(model: nn.Module, clips: Tensor) -> Tensor:
@@ -60,7 +75,7 @@ def test_shift_has_the_right_gradient() -> None:
 def test_features_and_logits(name: str) -> None:
     model = build_model(name, num_classes=10).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == NUM_PARAMETERS[name]
-    for num_frames, size in ((8, 56), (4, 40)):
+    for num_frames, size in ((8, 32), (3, 40)):
         features, logits = model(clips_of(2, num_frames, size))
         assert features.shape == (2, model.feature_dim)
         assert logits.shape == (2, 10)
@@ -74,7 +89,7 @@ def test_clips_do_not_see_each_other_in_evaluation(name: str) -> None:
     torch.testing.assert_close(logits_of(model, clips)[1:2], logits_of(model, clips[1:2]), rtol=1e-4, atol=1e-5)
 
 
-@ALL
+@OVER_FRAMES
 def test_features_are_the_mean_over_frames(name: str) -> None:
     model = build_model(name, num_classes=3).eval()
     clips = clips_of()
@@ -83,12 +98,24 @@ def test_features_are_the_mean_over_frames(name: str) -> None:
         torch.testing.assert_close(model(clips)[0], of_frames.view(2, 8, -1).mean(1))
 
 
+@OVER_CLIPS
+def test_torchvisions_network_gives_the_same_from_whole_clips(name: str) -> None:
+    theirs = getattr(pytest.importorskip("torchvision.models.video"), name)(weights=None).eval()
+    model = build_model(name, num_classes=400)
+    model.backbone.load_state_dict({key: value for key, value in theirs.state_dict().items() if not is_head(key)})
+    head = theirs.fc if name == "r3d_18" else theirs.head
+    model.head.load_state_dict(head.state_dict())
+    clips = clips_of(2, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(logits_of(model, clips), theirs(clips.transpose(1, 2)))
+
+
 @ALL
-def test_only_shifted_networks_see_the_order_of_frames(name: str) -> None:
+def test_only_networks_without_time_do_not_see_the_order_of_frames(name: str) -> None:
     model = build_model(name, num_classes=3)
     clips = clips_of()
     difference = (logits_of(model, clips) - logits_of(model, clips.flip(1))).abs().max()
-    if name == "tsn_resnet18":
+    if name.startswith("tsn"):
         assert difference < 1e-5
     else:
         assert difference > 1e-3
@@ -112,7 +139,7 @@ def test_channels_last_and_bf16_agree_with_the_plain_network(name: str) -> None:
     model = build_model(name, num_classes=3)
     clips = clips_of()
     plain = logits_of(model, clips)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.channels_last()
     torch.testing.assert_close(logits_of(model, clips), plain, rtol=1e-3, atol=1e-4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = logits_of(model, clips)
@@ -120,11 +147,11 @@ def test_channels_last_and_bf16_agree_with_the_plain_network(name: str) -> None:
     torch.testing.assert_close(half.float(), plain, rtol=0.1, atol=0.1 * float(plain.abs().max()))
 
 
-@pytest.mark.parametrize("autocast", [False, True])
-def test_every_parameter_gets_a_gradient(autocast: bool) -> None:
-    model = build_model("tiny_tsm", num_classes=3).to(memory_format=torch.channels_last)
+@pytest.mark.parametrize(("name", "autocast"), [(name, name == "tiny_tsm") for name in MODELS] + [("tiny_tsm", False)])
+def test_every_parameter_gets_a_gradient(name: str, autocast: bool) -> None:
+    model = build_model(name, num_classes=3).channels_last()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        loss = nn.functional.cross_entropy(model(clips_of(4))[1], torch.tensor([0, 1, 2, 0]))
+        loss = nn.functional.cross_entropy(model(clips_of(4, 4))[1], torch.tensor([0, 1, 2, 0]))
     torch.autograd.backward(loss)
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
 
@@ -149,7 +176,7 @@ def test_the_tiny_network_learns_the_direction_of_motion() -> None:
 
 
 def test_an_unknown_network_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'r50' is unknown; expected one of tiny_tsm, tsm_resnet18, tsn_resnet18"):
+    with pytest.raises(ConfigError, match=r"'r50' is unknown; expected one of tiny_tsm, tsm_resnet18, .*swin3d_t"):
         build_model("r50", num_classes=3)
 
 
@@ -181,20 +208,31 @@ def test_a_head_of_other_classes_is_left_out(tmp_path: Path, caplog: pytest.LogC
     assert "the head starts from scratch" in caplog.text
 
 
-@pytest.mark.parametrize("name", sorted(IMAGENET_FILES))
-def test_imagenet_weights_are_read_from_a_local_folder(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("init", "name"), FILES)
+def test_torchvisions_weights_are_read_from_a_local_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, init: str, name: str
+) -> None:
     torchvision_models = pytest.importorskip("torchvision.models")
-    torch.manual_seed(3)
-    theirs = torchvision_models.resnet18()
+    theirs = torchvision_models.get_model(name.removeprefix("tsm_").removeprefix("tsn_"), weights=None)
     state = {key: value for key, value in theirs.state_dict().items() if not key.endswith("num_batches_tracked")}
-    torch.save(state, tmp_path / IMAGENET_FILES[name])
-    model = build_model(name, num_classes=3, init="imagenet", weights_dir=tmp_path)
-    assert torch.equal(model.state_dict()["backbone.layer4.1.conv2.weight"], state["layer4.1.conv2.weight"])
-    if name == "tsn_resnet18":
+    torch.save(state, tmp_path / TORCHVISION_FILES[init][name])
+    with caplog.at_level(logging.INFO):
+        model = build_model(name, num_classes=3, init=init, weights_dir=tmp_path)
+    ours = model.state_dict()
+    assert all(torch.equal(ours[f"backbone.{key}"], value) for key, value in state.items() if not is_head(key))
+    assert caplog.text.count("the head starts from scratch") == 2
+    if name.startswith("tsn"):
         theirs.fc = nn.Identity()
         with torch.no_grad():
             expected = theirs.eval()(clips_of(1, 1)[0])
             torch.testing.assert_close(model.eval()(clips_of(1, 1))[0], expected)
+
+
+def test_the_files_are_called_as_torchvision_calls_them() -> None:
+    torchvision_models = pytest.importorskip("torchvision.models")
+    for init, name in FILES:
+        weights = torchvision_models.get_model_weights(name.removeprefix("tsm_").removeprefix("tsn_"))
+        assert TORCHVISION_FILES[init][name] in [weight.url.rsplit("/", 1)[1] for weight in weights]
 
 
 def test_missing_imagenet_weights_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +242,12 @@ def test_missing_imagenet_weights_are_explained(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     with pytest.raises(ConfigError, match=r"hub/checkpoints/resnet18-f37072fd\.pth.*model\.weights_dir"):
         build_model("tsn_resnet18", num_classes=3, init="imagenet")
-    with pytest.raises(ConfigError, match=r"no ImageNet weights for tiny_tsm"):
+    with pytest.raises(ConfigError, match=r"imagenet: there are no such weights for tiny_tsm"):
         build_model("tiny_tsm", num_classes=3, init="imagenet")
+    with pytest.raises(ConfigError, match=r"imagenet: there are no such weights for r3d_18; .*tsm_resnet50"):
+        build_model("r3d_18", num_classes=3, init="imagenet")
+    with pytest.raises(ConfigError, match=r"r3d_18-b3b3357e\.pth is not there and nothing is downloaded"):
+        build_model("r3d_18", num_classes=3, init="kinetics", weights_dir=tmp_path)
 
 
 def test_weights_that_do_not_fit_are_one_clear_error(tmp_path: Path) -> None:
@@ -237,7 +279,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
             build_model("tiny_tsm", num_classes=3, init=str(tmp_path / name))
         return str(caught.value)
 
-    assert "is not there; expected scratch, imagenet or the path" in refused("nothing.pth")
+    assert "is not there; expected scratch, imagenet, kinetics or the path" in refused("nothing.pth")
     (tmp_path / "w.txt").write_text("")
     assert "unknown ending" in refused("w.txt")
     for name in ("w.pth", "w.safetensors"):
