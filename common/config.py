@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 from aplt.common.data.splits import LabeledRule, SplitRules, TestRule
 from aplt.common.schedule import Schedule
@@ -132,6 +134,7 @@ class DataConfig(Section):
         return self.split or self.rules.name
 
 
+NETWORKS = ("tiny_tsm", "tsm_resnet18", "tsn_resnet18", "tsm_resnet50", "tsn_resnet50", "r3d_18", "swin3d_t")
 NAMED_INITS = ("scratch", "imagenet", "kinetics")
 """What model.init may be besides a path."""
 
@@ -139,13 +142,19 @@ NAMED_INITS = ("scratch", "imagenet", "kinetics")
 class ModelConfig(Section):
     """The network."""
 
-    name: Literal["tiny_tsm", "tsm_resnet18", "tsn_resnet18", "tsm_resnet50", "tsn_resnet50", "r3d_18", "swin3d_t"] = (
-        "tsm_resnet18"
-    )
+    name: str = "tsm_resnet18"
+    """One of NETWORKS, or timm:<name> for an image network of the timm library."""
     init: str = "scratch"
     """scratch, imagenet or kinetics (a local torchvision weight file), or the path of a weight file."""
     weights_dir: Path | None = None
     """Where torchvision's weight files lie; torch's hub cache if not given."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in NETWORKS and not re.fullmatch(r"timm:[\w.]+", name):
+            raise PydanticKnownError("literal_error", {"expected": ", ".join([*NETWORKS, "timm:<name>"])})
+        return name
 
 
 class MethodConfig(Section):

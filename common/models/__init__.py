@@ -35,6 +35,12 @@ def _swin3d_t(*, num_classes: int) -> VideoClassifier:
     return swin3d_t(num_classes=num_classes)
 
 
+def _timm(architecture: str, *, num_classes: int) -> VideoClassifier:
+    from aplt.common.models.timm_frames import timm_frames
+
+    return timm_frames(architecture, num_classes=num_classes)
+
+
 MODELS: dict[str, Callable[..., VideoClassifier]] = {
     "tiny_tsm": tiny_tsm,
     "tsm_resnet18": partial(_resnet, depth=18, shift=True),
@@ -51,18 +57,21 @@ def build_model(
 ) -> VideoClassifier:
     """Return the network called `name`, the same for the same `seed`. It takes clips with any number of frames.
 
+    `name` is one of MODELS, or timm:<name> for an image network of the timm library.
+
     `init` is scratch, imagenet or kinetics (torchvision's file, looked for in `weights_dir` or torch's hub cache, never
     downloaded) or the path of a weight file: .pth, .pt, .safetensors, or a published checkpoint's folder.
 
     Raises:
         ConfigError: no such network, no such file, or weights that do not fit.
     """
-    if name not in MODELS:
-        raise ConfigError(f"model.name {name!r} is unknown; expected one of {', '.join(MODELS)}")
+    own = {name: partial(_timm, name.removeprefix("timm:"))} if name.startswith("timm:") else MODELS
+    if name not in own:
+        raise ConfigError(f"model.name {name!r} is unknown; expected one of {', '.join(MODELS)} or timm:<name>")
     # Only the CPU's generator is seeded and put back; a GPU's stays as it is.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = MODELS[name](num_classes=num_classes)
+        model = own[name](num_classes=num_classes)
     if init != "scratch":
         load_weights(model, torchvision_file(init, name, weights_dir) if init in TORCHVISION_FILES else Path(init))
     return model

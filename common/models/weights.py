@@ -28,8 +28,8 @@ TORCHVISION_FILES = {
     "kinetics": {"r3d_18": "r3d_18-b3b3357e.pth", "swin3d_t": "swin3d_t-7615ae03.pth"},
 }
 """What it was trained on -> network -> the name that torchvision gives to the file."""
-HEADS = ("fc", "head")
-"""What others call the layer that is `head` here."""
+HEADS = ("fc", "head", "head.fc", "classifier")
+"""What torchvision and timm call the layer that is `head` here."""
 
 MAX_NAMED = 3
 
