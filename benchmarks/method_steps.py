@@ -19,6 +19,7 @@ from aplt.trainer.methods import METHODS
 
 FORWARDED = {
     "aplt": (4, 0),
+    "finessl": (4, 0),
     "fixmatch": (3, 0),
     "flexmatch": (3, 0),
     "freematch": (3, 0),

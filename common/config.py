@@ -162,6 +162,8 @@ class MethodConfig(Section):
 
     uses_labels: ClassVar[bool] = False
     """Whether it trains with label versions, that is, whether the schedule has offline phases."""
+    cosine_head: ClassVar[bool] = False
+    """Whether the parametric head looks at the direction of the features alone."""
 
     name: str
 

@@ -82,7 +82,12 @@ def load_classifier(store: ArtifactStore, config: RunConfig, *, epoch: int | Non
     use_threads(config.labeler.threads)
     device = pick_device(config.labeler.device)
     names = class_names(store, config)
-    model = build_model(config.model.name, num_classes=len(names), init="scratch", seed=config.seed)
+    model = build_model(
+        config.model.name,
+        num_classes=len(names),
+        seed=config.seed,
+        cosine_head=config.method.cosine_head,
+    )
     weights = store.checkpoints.load(epoch).weights
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in weights.items()})
     return Classifier(

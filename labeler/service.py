@@ -66,8 +66,12 @@ class Labeler:
         """Return a labeler with a network of the right shape; its weights come from each checkpoint."""
         use_threads(config.labeler.threads)
         device = pick_device(config.labeler.device)
-        model = build_model(config.model.name, num_classes=len(data.class_names), init="scratch", seed=config.seed)
-        model = model.to(device)
+        model = build_model(
+            config.model.name,
+            num_classes=len(data.class_names),
+            seed=config.seed,
+            cosine_head=config.method.cosine_head,
+        ).to(device)
         if config.trainer.channels_last:
             model.channels_last()
         return cls(

@@ -26,6 +26,23 @@ class APLTConfig(MethodConfig):
     """Divide the unlabelled margin loss by the batch (Eq. 7) or by the number of kept clips in it."""
 
 
+class FineSSLConfig(MethodConfig):
+    """Settings of FineSSL; the published ones."""
+
+    cosine_head: ClassVar[bool] = True
+
+    name: Literal["finessl"] = "finessl"
+    lambda_u: Annotated[float, Field(ge=0)] = 3.0
+    lambda_auxiliary: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of both losses of the auxiliary head, which train nothing else."""
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """A prediction at least this confident counts as learnt, and teaches the auxiliary head."""
+    alpha: Annotated[float, Field(ge=0)] = 8.0
+    """Scale of the margins, which are larger for classes that are learnt less."""
+    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the auxiliary head's unlabelled targets that goes to the other classes."""
+
+
 class FixMatchConfig(MethodConfig):
     """Settings of FixMatch; the published ones."""
 
@@ -152,6 +169,7 @@ class VATConfig(MethodConfig):
 
 AnyMethodConfig = Annotated[
     APLTConfig
+    | FineSSLConfig
     | FixMatchConfig
     | FlexMatchConfig
     | FreeMatchConfig

@@ -141,6 +141,7 @@ def train_epoch(trainer: Trainer, state: TrainState, loader: Loader) -> None:
     epoch = state.epoch + 1
     torch.manual_seed(np.random.SeedSequence([trainer.config.seed, epoch]).generate_state(1)[0])
     state.model.train()
+    state.method.start_epoch()
     state.bank.online_N.fill_(-1)
     sums: dict[str, Tensor] = {}
     with trainer.clock.measure("train"):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from aplt.common.artifacts import Checkpoint
 from aplt.common.config import BaseRunConfig
@@ -53,7 +53,7 @@ class TrainState:
     def checkpoint(self) -> Checkpoint:
         """Return everything that another process needs to go on."""
         state: Arrays = {f"method/{name}": _array(value) for name, value in self.method.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in _trained(self.model, self.method).items():
             momentum = self.optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 state[f"momentum/{name}"] = _array(momentum)
@@ -79,7 +79,7 @@ class TrainState:
         state = {name: torch.from_numpy(value.copy()) for name, value in checkpoint.state.items()}
         self.model.load_state_dict(_below(state, "trained/") or weights)
         self.method.load_state_dict(_below(state, "method/"))
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in _trained(self.model, self.method).items():
             if f"momentum/{name}" in state:
                 momentum = torch.empty_like(parameter, requires_grad=False)
                 self.optimizer.state[parameter]["momentum_buffer"] = momentum.copy_(state[f"momentum/{name}"])
@@ -98,6 +98,7 @@ def init_state(config: BaseRunConfig, data: PreparedData, device: torch.device) 
         init=config.model.init,
         weights_dir=config.model.weights_dir,
         seed=config.seed,
+        cosine_head=config.method.cosine_head,
     )
     model = model.to(device)
     if config.trainer.channels_last:
@@ -112,7 +113,7 @@ def init_state(config: BaseRunConfig, data: PreparedData, device: torch.device) 
     method.begin(model)
     method = method.to(device)
     optimizer = torch.optim.SGD(
-        model.parameters(),
+        _trained(model, method).values(),
         lr=config.trainer.lr,
         momentum=config.trainer.momentum,
         weight_decay=config.trainer.weight_decay,
@@ -128,8 +129,14 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr
 
 
+def _trained(model: nn.Module, method: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that the optimiser changes: the network's, and those that the method has of its own."""
+    own = {name: value for name, value in method.named_parameters(prefix="method") if value.requires_grad}
+    return dict(model.named_parameters()) | own
+
+
 def _array(tensor: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = np.ascontiguousarray(tensor.detach().cpu().numpy())
+    array: NDArray[Any] = np.asarray(tensor.detach().cpu().numpy(), order="C")
     return array
 
 

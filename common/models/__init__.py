@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from aplt.common.errors import ConfigError
-from aplt.common.models.classifier import VideoClassifier
+from aplt.common.models.classifier import CosineHead, VideoClassifier
 from aplt.common.models.tiny import tiny_tsm
 from aplt.common.models.weights import TORCHVISION_FILES, load_weights, torchvision_file
 
-__all__ = ["MODELS", "VideoClassifier", "build_model"]
+__all__ = ["MODELS", "CosineHead", "VideoClassifier", "build_model"]
 
 
 # torchvision takes as long to import as torch, hence only where a network needs it.
@@ -53,7 +53,13 @@ MODELS: dict[str, Callable[..., VideoClassifier]] = {
 
 
 def build_model(
-    name: str, *, num_classes: int, init: str = "scratch", weights_dir: Path | None = None, seed: int = 0
+    name: str,
+    *,
+    num_classes: int,
+    init: str = "scratch",
+    weights_dir: Path | None = None,
+    seed: int = 0,
+    cosine_head: bool = False,
 ) -> VideoClassifier:
     """Return the network called `name`, the same for the same `seed`. It takes clips with any number of frames.
 
@@ -72,6 +78,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = own[name](num_classes=num_classes)
+        if cosine_head:
+            model.head = CosineHead(model.feature_dim, num_classes)
     if init != "scratch":
         load_weights(model, torchvision_file(init, name, weights_dir) if init in TORCHVISION_FILES else Path(init))
     return model

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class VideoClassifier(nn.Module):
@@ -16,14 +17,14 @@ class VideoClassifier(nn.Module):
 
     `backbone(frames, num_frames)` turns frames [B*T, 3, H, W] of clips with `num_frames` frames each into [B*T, D], or
     into [B, D] if it looks at clips whole. A clip's features are the mean of its frames' features; the logits are a
-    linear function of them, without dropout.
+    linear function of them, without dropout, or with a `CosineHead` their cosines with a direction for each class.
     """
 
     def __init__(self, backbone: nn.Module, *, feature_dim: int, num_classes: int) -> None:
         super().__init__()
         self.feature_dim = feature_dim
         self.backbone = backbone
-        self.head = nn.Linear(feature_dim, num_classes)
+        self.head: nn.Linear | CosineHead = nn.Linear(feature_dim, num_classes)
 
     def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and logits of clips with any number of frames, of any size."""
@@ -42,6 +43,23 @@ class VideoClassifier(nn.Module):
             if parameter.dim() in formats:
                 parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
         return self
+
+
+class CosineHead(nn.Module):
+    """Features [B, D] to logits [B, K]: their cosine with the weights of each class, times a learnt scale.
+
+    The scale starts at 1 / 0.07, as in CLIP (Radford et al. 2021). Always in full precision.
+    """
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Linear(feature_dim, num_classes, bias=False).weight
+        self.scale = nn.Parameter(torch.tensor(1 / 0.07))
+
+    def forward(self, features_BD: Tensor) -> Tensor:
+        """Return the logits."""
+        with torch.autocast(features_BD.device.type, enabled=False):
+            return self.scale * F.linear(F.normalize(features_BD.float()), F.normalize(self.weight))
 
 
 def temporal_shift(frames: Tensor, num_frames: int) -> Tensor:

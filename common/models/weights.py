@@ -59,18 +59,20 @@ def torchvision_file(init: str, name: str, weights_dir: Path | None) -> Path:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a weight file with torchvision's names or with the network's own.
 
-    A classification head of another number of classes is left out, with a line in the log.
+    A classification head of another kind or number of classes is left out, with a line in the log.
 
     Raises:
         ConfigError: the file cannot be read, or its tensors do not fit the network.
     """
     wanted = model.state_dict()
     found = _own_names(read_weights(path), wanted)
-    for name in ("head.weight", "head.bias"):
-        if name in found and found[name].shape != wanted[name].shape:
-            shapes = f"{tuple(found[name].shape)}, the network's {tuple(wanted[name].shape)}"
-            logger.info("%s: %s has shape %s; the head starts from scratch", path, name, shapes)
-            del found[name]
+    theirs, ours = (
+        {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("head.")}
+        for tensors in (found, wanted)
+    )
+    if theirs and theirs != ours:
+        logger.info("%s: its head is %s, the network's %s; the head starts from scratch", path, theirs, ours)
+        found = {name: value for name, value in found.items() if name not in theirs}
     problems = _mismatches(found, wanted)
     if problems:
         more = f" and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""

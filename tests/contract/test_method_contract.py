@@ -104,6 +104,7 @@ def make_network(sharpness: float = 1.0) -> Network:
 
 SURE, UNSURE = 60.0, 0.0
 STUDENTS: dict[str, set[str]] = {
+    "finessl": {"unlabeled_strong", "unlabeled_strong_2"},
     "infomatch": {"unlabeled_weak", "unlabeled_strong", "unlabeled_strong_2"},  # the weak one as part of CutMix
     "mean_teacher": {"unlabeled_weak_2"},
     "mixmatch": {"unlabeled_weak", "unlabeled_weak_2"},

@@ -17,6 +17,7 @@ from aplt.common.data.frames import Frames
 from aplt.common.data.manifest import Clip, Manifest
 from aplt.common.data.prepared import PreparedData
 from aplt.common.device import use_threads
+from aplt.common.models import build_model
 from aplt.common.records import MetricLog
 from aplt.common.service import RoleClaim
 from aplt.common.store import ArtifactStore
@@ -26,6 +27,7 @@ from aplt.deploy.services import provenance_of
 from aplt.trainer.loader import Loader
 from aplt.trainer.loop import Trainer, train_epoch, train_step
 from aplt.trainer.methods import METHODS
+from aplt.trainer.methods.finessl import FineSSL
 from aplt.trainer.methods.mean_teacher import MeanTeacher
 from aplt.trainer.state import TrainState, init_state
 
@@ -187,3 +189,35 @@ def test_the_teacher_follows_after_each_step_and_is_what_a_checkpoint_offers_for
             assert np.array_equal(checkpoint.state[f"trained/{name}"].ravel(), value.ravel())
         assert not torch.equal(method.teacher.head.weight, state.model.head.weight)  # type: ignore[union-attr, arg-type]
         assert all(parameter.grad is None for parameter in method.teacher.parameters())
+
+
+def test_a_head_of_the_method_is_trained_and_saved_beside_the_one_that_is_tested(
+    data: PreparedData, tmp_path: Path
+) -> None:
+    with training("finessl", data, tmp_path) as (trainer, state, loader):
+        method = state.method
+        assert isinstance(method, FineSSL)
+        before = method.auxiliary.state_dict()["weight"].clone()
+        train_epoch(trainer, state, loader)
+        checkpoint = state.checkpoint()
+        assert not torch.equal(before, method.auxiliary.state_dict()["weight"])
+        own = method.auxiliary.state_dict()
+        assert all(np.array_equal(checkpoint.state[f"method/auxiliary.{name}"], value) for name, value in own.items())
+        assert {f"momentum/method.auxiliary.{name}" for name in own} <= checkpoint.state.keys()
+        assert not np.array_equal(checkpoint.weights["head.weight"], checkpoint.state["method/auxiliary.weight"])
+        tested = build_model("tiny_tsm", num_classes=CLASSES, cosine_head=trainer.config.method.cosine_head)
+        tested.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in checkpoint.weights.items()})
+
+
+def test_each_epoch_starts_without_what_the_last_one_selected(
+    data: PreparedData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    with training("finessl", data, tmp_path) as (trainer, state, loader):
+        method = state.method
+        assert isinstance(method, FineSSL)
+        method.selected.fill_(1)
+        loss = method.loss
+        monkeypatch.setattr(method, "loss", lambda *views: (seen.append(method.selected.clone()), loss(*views))[1])
+        train_epoch(trainer, state, loader)
+    assert (seen[0] == -1).all()

@@ -49,7 +49,7 @@ def test_defaults_are_the_papers(cfg: Path) -> None:
         ("method.tauu=1", [" method.tauu:", "did you mean 'tau'", "lambda_margin"]),
         (
             "method.name=fixmach",
-            ["method.name: 'fixmach'", "did you mean 'fixmatch'", "aplt, fixmatch, ", ", supervised"],
+            ["method.name: 'fixmach'", "did you mean 'fixmatch'", "aplt, finessl, ", ", supervised"],
         ),
         ("method.name=[1]", ["method.name: [1] is not a method"]),
         ("method=fixmatch", ["method: must be a section", "'fixmatch'"]),

@@ -16,7 +16,7 @@ from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
 from aplt.trainer.config import FlexMatchConfig, FreeMatchConfig, SoftMatchConfig
 from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels, ramp_up
-from aplt.trainer.methods import flexmatch, freematch, infomatch, mean_teacher, mixmatch, softmatch, uda, vat
+from aplt.trainer.methods import finessl, flexmatch, freematch, infomatch, mean_teacher, mixmatch, softmatch, uda, vat
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
 
@@ -171,6 +171,20 @@ def mix(own: list[float], other: list[float], share: float) -> dict[str, Any]:
     return {"targets": mixmatch.mix(torch.tensor([own, other]), torch.tensor([1, 0]), torch.tensor([share, share]))[0]}
 
 
+def finessl_margins(status: list[float], alpha: float) -> dict[str, Any]:
+    return {"margins": finessl.class_margins(torch.tensor(status), alpha=alpha)}
+
+
+def finessl_loss(status: list[float], alpha: float, logits: list[float], target: int) -> dict[str, Any]:
+    margins_K, targets_B = finessl.class_margins(torch.tensor(status), alpha=alpha), torch.tensor([target])
+    moved_BK = finessl.with_margin(torch.tensor([logits]), targets_B, margins_K)
+    return {"logits": moved_BK[0], "loss": cross_entropy(moved_BK, targets_B)}
+
+
+def finessl_smoothed(logits: list[float], target: int, smoothing: float) -> dict[str, Any]:
+    return {"loss": finessl.smoothed_loss(torch.tensor([logits]), torch.tensor([target]), smoothing=smoothing)}
+
+
 def disagreement(first: list[Any], second: list[Any]) -> dict[str, Any]:
     return {"loss": infomatch.disagreement(torch.tensor(first), torch.tensor(second))}
 
@@ -232,6 +246,9 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "average": average,
     "sharpen": sharpen,
     "mix": mix,
+    "finessl_margins": finessl_margins,
+    "finessl": finessl_loss,
+    "finessl_smoothed": finessl_smoothed,
     "disagreement": disagreement,
     "cutmix": cutmix,
     "box": box,

@@ -6,6 +6,7 @@ from typing import Any
 
 from aplt.trainer.methods.aplt import APLT
 from aplt.trainer.methods.base import Batch, Method, StepOutput
+from aplt.trainer.methods.finessl import FineSSL
 from aplt.trainer.methods.fixmatch import FixMatch
 from aplt.trainer.methods.flexmatch import FlexMatch
 from aplt.trainer.methods.freematch import FreeMatch
@@ -20,6 +21,7 @@ from aplt.trainer.methods.vat import VAT
 
 METHODS: dict[str, type[Method[Any]]] = {
     "aplt": APLT,
+    "finessl": FineSSL,
     "fixmatch": FixMatch,
     "flexmatch": FlexMatch,
     "freematch": FreeMatch,

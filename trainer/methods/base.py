@@ -56,7 +56,8 @@ class Method(nn.Module, Generic[C]):
     """A way to train from labelled and unlabelled clips.
 
     The class attributes say which views `loss` reads; no others are made. Running state belongs in registered buffers:
-    checkpoints and device moves then include it.
+    checkpoints and device moves then include it. Parameters of its own are trained and saved with the network's, unless
+    they need no gradient.
     """
 
     uses_unlabeled: ClassVar[bool] = True
@@ -86,6 +87,9 @@ class Method(nn.Module, Generic[C]):
 
     def begin(self, model: nn.Module) -> None:
         """Take over what is needed of the network as it is before the first step."""
+
+    def start_epoch(self) -> None:
+        """Forget what is known of the epoch before alone."""
 
     def loss(self, model: nn.Module, batch: Batch) -> StepOutput:
         """Return the loss of one step."""
