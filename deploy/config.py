@@ -118,9 +118,10 @@ def check_paths(config: RunConfig) -> None:
         raise ConfigError(f"data.root: {data.root} is not a folder; it must hold the clips")
     if data.labels is not None and not data.labels.is_file():
         raise ConfigError(f"data.labels: {data.labels} is not a file; it must be a table of clips and labels")
-    if init not in NAMED_INITS and not Path(init).is_file():
+    if init not in NAMED_INITS and not Path(init).exists():
         raise ConfigError(
-            f"model.init: {init} is not a file; expected {', '.join(NAMED_INITS)} or the path of a weight file"
+            f"model.init: {init} is not there; expected {', '.join(NAMED_INITS)}, or the path of a weight file or of a "
+            "published checkpoint"
         )
     if data.group_regex is not None:
         try:

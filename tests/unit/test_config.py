@@ -149,7 +149,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     [
         ("data.root=nowhere", "data.root: .*nowhere is not a folder"),
         ("data.labels=nothing.csv", "data.labels: .*nothing.csv is not a file"),
-        ("model.init=imagnet", "model.init: .*imagnet is not a file; expected scratch, imagenet, kinetics"),
+        ("model.init=imagnet", "model.init: .*imagnet is not there; expected scratch, imagenet, kinetics"),
         ("data.group_regex='(['", "data.group_regex: .* is no regular expression"),
         ("data.group_regex=abc", "data.group_regex: 'abc' has no group"),
     ],
@@ -159,6 +159,13 @@ def test_check_names_the_path_that_leads_nowhere(cfg: Path, override: str, part:
     check_paths(load_config(cfg))
     with pytest.raises(ConfigError, match=part):
         check_paths(load_config(cfg, [override]))
+
+
+def test_a_published_checkpoint_may_be_what_a_network_starts_from(cfg: Path) -> None:
+    (cfg.parent / "clips").mkdir()
+    checkpoint = cfg.parent / "runs/earlier/checkpoints/v000055"
+    checkpoint.mkdir(parents=True)
+    check_paths(load_config(cfg, [f"model.init={checkpoint}"]))
 
 
 def test_a_resolved_configuration_survives_json(cfg: Path) -> None:
