@@ -10,7 +10,7 @@ from aplt.common.config import MethodConfig
 
 
 class APLTConfig(MethodConfig):
-    """Settings of APLT. The paper gives neither tau, lambda nor a temperature; see docs/method.md."""
+    """Settings of APLT. The paper gives neither tau, lambda nor a temperature; see docs/aplt.md."""
 
     uses_labels: ClassVar[bool] = True
 
