@@ -124,7 +124,7 @@ def prepare(
         key = digest({"settings": settings, "identities": identities})[len("sha256:") :][:16]
         with CacheWriter(prepared / "cache" / key, settings=settings, identities=identities, verify=verify) as cache:
             missing = cache.missing(timeout_s)
-            _refuse_too_many(_bad(clips, cache), len(clips), prepared, max_bad_share)
+            _refuse_too_many(clips, cache, prepared, max_bad_share)
             cache.require_space(len(missing))
             report(PrepareProgress("decoding", len(clips) - len(missing), len(clips)))
             outcomes = decode_clips(
@@ -139,7 +139,7 @@ def prepare(
                     cache.add(job.index, outcome)
                     if isinstance(outcome, Failure):
                         logger.warning("%s goes into quarantine: %s", clips[job.index].clip_id, outcome.reason)
-                        _refuse_too_many(_bad(clips, cache), len(clips), prepared, max_bad_share)
+                        _refuse_too_many(clips, cache, prepared, max_bad_share)
                     report(PrepareProgress("decoding", done, len(clips)))
             bad = _bad(clips, cache)
             cache.finish()
@@ -305,13 +305,14 @@ def _refuse_missing(source: Source, root: Path, max_bad_share: float) -> None:
         )
 
 
-def _refuse_too_many(bad: Mapping[str, str], num_clips: int, prepared: Path, max_bad_share: float) -> None:
-    if len(bad) <= max_bad_share * num_clips:
+def _refuse_too_many(clips: list[SourceClip], cache: CacheWriter, prepared: Path, max_bad_share: float) -> None:
+    if len(cache.failures) <= max_bad_share * len(clips):
         return
+    bad = _bad(clips, cache)
     (prepared / PREPARED).unlink(missing_ok=True)
     write_text(prepared / QUARANTINE, csv_text(("clip_id", "reason"), bad.items()))
     first = "; ".join(f"{clip_id}: {reason}" for clip_id, reason in list(bad.items())[:3])
     raise DataError(
-        f"{len(bad)} of {num_clips} clips cannot be decoded, more than data.max_bad_share {max_bad_share:g} allows "
+        f"{len(bad)} of {len(clips)} clips cannot be decoded, more than data.max_bad_share {max_bad_share:g} allows "
         f"({first}; all in {prepared / QUARANTINE}): repair or remove them, or raise data.max_bad_share"
     )

@@ -125,7 +125,7 @@ def read_about(prepared: Path) -> dict[str, Any] | None:
     """Return prepared.json, which is written last and vouches for everything else; None if it is lost or damaged."""
     about = _read_json(prepared / PREPARED)
     # The name of the cache is a digest: it leads nowhere else.
-    known = about is not None and {"digest", "cache", "files"} <= about.keys()
+    known = about is not None and {"digest", "cache", "pool", "files"} <= about.keys()
     return about if about is not None and known and re.fullmatch(r"[0-9a-f]+", str(about["cache"])) else None
 
 

@@ -379,7 +379,8 @@ def test_damaged_descriptions_are_told_and_mended(place: Place) -> None:
     (cache,) = place.prepared.glob("cache/*/cache.json")
     for path, damaged in (
         (place.prepared / "prepared.json", "{"),
-        (place.prepared / "prepared.json", '{"digest": "", "files": {}, "cache": "../../elsewhere"}'),
+        (place.prepared / "prepared.json", '{"digest": "", "files": {}, "pool": "", "cache": "../../elsewhere"}'),
+        (place.prepared / "prepared.json", '{"digest": "", "files": {}, "cache": "0a"}'),  # as before there were pools
         (cache, "{"),
         (cache, "[]"),
     ):
