@@ -212,26 +212,30 @@ class Objects:
                     os.close(descriptor)
 
     def walk_staging(self, prefix: str) -> list[StoredObject]:
-        """Files that a killed writer left half-written on local disk, which `walk` does not show."""
+        """What a killed writer left on local disk and `walk` does not show: files half-written, folders still empty."""
         found: list[StoredObject] = []
         if self.local_path is None:
             return found
-        for path in (self.local_path / prefix).rglob("*#*"):
-            if _STAGING_NAME.fullmatch(path.name):
-                with suppress(FileNotFoundError):  # its writer has finished
+        for path in (self.local_path / prefix).rglob("*"):
+            with suppress(FileNotFoundError):  # its writer has finished
+                if _STAGING_NAME.fullmatch(path.name) or (path.is_dir() and not any(path.iterdir())):
                     status = path.stat()
                     modified = datetime.fromtimestamp(status.st_mtime, UTC)
                     found.append(StoredObject(str(path.relative_to(self.local_path)), status.st_size, modified))
         return found
 
     def delete_staging(self, key: str) -> None:
-        """Remove a file that `walk_staging` found, and the folders that are empty then."""
+        """Remove what `walk_staging` found, and the folders that are empty then."""
         if self.local_path is None:
             return
         path = self.local_path / key
-        with self._explained("delete", key):
-            path.unlink(missing_ok=True)
-        for folder in path.parents[: len(Path(key).parents) - 1]:
+        folders = list(path.parents[: len(Path(key).parents) - 1])
+        if path.is_dir():
+            folders.insert(0, path)
+        else:
+            with self._explained("delete", key):
+                path.unlink(missing_ok=True)
+        for folder in folders:
             try:
                 folder.rmdir()
             except OSError:

@@ -162,6 +162,17 @@ def test_staging_files_of_a_killed_writer_are_collected(local: ArtifactStore, pr
     assert local.checkpoints.versions() == [1]
 
 
+def test_a_folder_that_a_killed_writer_left_empty_is_collected(local: ArtifactStore, provenance: Provenance) -> None:
+    local.checkpoints.publish(tiny_checkpoint(), version=1, provenance=provenance)
+    assert local.local_path is not None
+    empty = local.local_path / "checkpoints" / "v000001" / "someone" / "state"
+    empty.mkdir(parents=True)
+    assert local.gc().keys == []
+    assert local.gc(grace_s=0).keys == ["demo/checkpoints/v000001/someone/state"]
+    assert not empty.parent.exists()
+    assert local.checkpoints.load(1).epoch == 1
+
+
 def test_a_young_object_keeps_its_whole_attempt(local: ArtifactStore) -> None:
     for name in ("old", "young"):
         local.write_bytes(f"labels/v000001/attempt/{name}", b"1")
