@@ -4,7 +4,7 @@
 
 The methods train on ready-made batches in turns, a few steps each, and the ratio is the median over the rounds. The
 expected one counts a clip that is forwarded without gradient as a third of one that is trained on; what a method has
-above it are its losses, its state and, for Mean Teacher, the update of the teacher.
+above it are its losses, its state and, for Mean Teacher and SVFormer, the update of the teacher.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from aplt.trainer.methods import METHODS
 
 FORWARDED = {
     "aplt": (4, 0),
+    "cmpl": (6, 0),  # half of them by a network with half the channels
     "finessl": (4, 0),
     "fixmatch": (3, 0),
     "flexmatch": (3, 0),
@@ -29,6 +30,8 @@ FORWARDED = {
     "pseudo_label": (2, 0),
     "softmatch": (3, 0),
     "supervised": (1, 0),
+    "svformer": (3, 1),
+    "tcl": (2.5, 0),  # the slow clips have half the frames
     "uda": (3, 0),
     "vat": (3, 2),  # one of them for the gradient of a batch with respect to its clips alone
 }
@@ -66,7 +69,7 @@ def main() -> None:
         expected = cost(method) / cost("fixmatch")
         trained, only_forwarded = FORWARDED[method]
         above = 100 * (ratio / expected - 1)
-        print(f"{method:14} {trained:7}B {only_forwarded:9}B {expected:9.2f} {ratio:9.2f}  {above:+.0f} %")
+        print(f"{method:14} {trained:7g}B {only_forwarded:9g}B {expected:9.2f} {ratio:9.2f}  {above:+.0f} %")
 
 
 if __name__ == "__main__":

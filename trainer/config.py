@@ -26,6 +26,15 @@ class APLTConfig(MethodConfig):
     """Divide the unlabelled margin loss by the batch (Eq. 7) or by the number of kept clips in it."""
 
 
+class CMPLConfig(MethodConfig):
+    """Settings of CMPL. Its constants are not published with code; see docs/methods.md."""
+
+    name: Literal["cmpl"] = "cmpl"
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """A prediction of one network at least this confident becomes a pseudo-label of the other."""
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+
+
 class FineSSLConfig(MethodConfig):
     """Settings of FineSSL; the published ones."""
 
@@ -138,6 +147,43 @@ class SupervisedConfig(MethodConfig):
     name: Literal["supervised"] = "supervised"
 
 
+class SVFormerConfig(MethodConfig):
+    """Settings of SVFormer; those that the published code leaves undefined are the paper's, see docs/methods.md."""
+
+    name: Literal["svformer"] = "svformer"
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """A prediction of the teacher at least this confident becomes a pseudo-label."""
+    lambda_u: Annotated[float, Field(ge=0)] = 2.0
+    lambda_mix: Annotated[float, Field(ge=0)] = 2.0
+    """Weight of the squared difference of probabilities for mixed clips, which is a mean over the classes."""
+    mix_on_logits: bool = False
+    """Take that difference from the logits, as the published code does."""
+    alpha: Annotated[float, Field(gt=0)] = 10.0
+    """The share of a clip in a mixture is drawn from Beta(alpha, alpha)."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Of the teacher's weights in each step."""
+    tested: Literal["student", "teacher"] = "student"
+    """Which network predicts."""
+
+
+class TCLConfig(MethodConfig):
+    """Settings of TCL; those of the published command, its epochs as shares of the training."""
+
+    name: Literal["tcl"] = "tcl"
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.125
+    """Labels alone train for this share of the training."""
+    finetune: Annotated[float, Field(ge=0, le=1)] = 0.875
+    """From this share of the training on, pseudo-labels take the place of the contrastive losses."""
+    lambda_instance: Annotated[float, Field(ge=0)] = 9.0
+    """Weight of the contrast between clips: gamma."""
+    lambda_group: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Divides the cosine similarities of the contrastive losses."""
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """A prediction at least this confident becomes a pseudo-label in the last stage."""
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+
+
 class UDAConfig(MethodConfig):
     """Settings of UDA; the published ones."""
 
@@ -169,6 +215,7 @@ class VATConfig(MethodConfig):
 
 AnyMethodConfig = Annotated[
     APLTConfig
+    | CMPLConfig
     | FineSSLConfig
     | FixMatchConfig
     | FlexMatchConfig
@@ -179,6 +226,8 @@ AnyMethodConfig = Annotated[
     | PseudoLabelConfig
     | SoftMatchConfig
     | SupervisedConfig
+    | SVFormerConfig
+    | TCLConfig
     | UDAConfig
     | VATConfig,
     Field(discriminator="name"),

@@ -100,18 +100,22 @@ def init_state(config: BaseRunConfig, data: PreparedData, device: torch.device) 
         seed=config.seed,
         cosine_head=config.method.cosine_head,
     )
-    model = model.to(device)
+    # Networks of the method's own depend on the seed too, and start with other weights than the model.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed + 1)
+        method = METHODS[config.method.name](
+            config.method,
+            num_classes=len(data.class_names),
+            feature_dim=model.feature_dim,
+            num_unlabeled=len(data.unlabeled_rows_N),
+            normalize=config.features.normalize,
+        )
+        method.begin(model)
+    model, method = model.to(device), method.to(device)
     if config.trainer.channels_last:
-        model.channels_last()
-    method = METHODS[config.method.name](
-        config.method,
-        num_classes=len(data.class_names),
-        feature_dim=model.feature_dim,
-        num_unlabeled=len(data.unlabeled_rows_N),
-        normalize=config.features.normalize,
-    )
-    method.begin(model)
-    method = method.to(device)
+        for network in (model, *method.modules()):
+            if isinstance(network, VideoClassifier):
+                network.channels_last()
     optimizer = torch.optim.SGD(
         _trained(model, method).values(),
         lr=config.trainer.lr,

@@ -5,24 +5,62 @@ Letters: B batch, T frames, C channels, H W height and width, D features, K clas
 
 from __future__ import annotations
 
-from typing import Any, Self
+import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+
+class Backbone(nn.Module):
+    """Turns frames [B*T, 3, H, W] of clips with T frames each into [B*T, D], or [B, D] if it looks at clips whole."""
+
+    if TYPE_CHECKING:  # torchvision, whose networks these are, is untyped
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def forward(self, frames: Tensor, num_frames: int) -> Tensor:
+        """Return the features."""
+        return self.stages(frames, num_frames)[0]
+
+    def stages(self, frames: Tensor, num_frames: int) -> tuple[Tensor, list[Tensor]]:
+        """Return the features, and the maps [B*T, C, H, W] or [B, C, T, H, W] that its four stages end with."""
+        raise NotImplementedError
+
+    def narrower(self) -> Backbone:
+        """Return a backbone of the same kind with half the channels and first weights of its own, on the CPU.
+
+        This is for convolutions and batch norm; other layers need their own.
+        """
+        narrow = copy.deepcopy(self)
+        for module in narrow.modules():
+            if isinstance(module, _ConvNd):
+                module.out_channels //= 2
+                module.in_channels //= 1 if module.in_channels == 3 else 2
+                shape = (module.out_channels, module.in_channels, *module.kernel_size)
+                module.weight = nn.Parameter(nn.init.kaiming_normal_(torch.empty(shape), mode="fan_out"))
+            elif isinstance(module, _BatchNorm):
+                module.num_features //= 2
+                for value in (*module.parameters(), *module.buffers()):
+                    value.data = value.new_empty(module.num_features if value.dim() else (), device="cpu")
+                module.reset_parameters()
+        return narrow
 
 
 class VideoClassifier(nn.Module):
     """Clips [B, T, 3, H, W] to (features [B, D], logits [B, K]).
 
-    `backbone(frames, num_frames)` turns frames [B*T, 3, H, W] of clips with `num_frames` frames each into [B*T, D], or
-    into [B, D] if it looks at clips whole. A clip's features are the mean of its frames' features; the logits are a
-    linear function of them, without dropout, or with a `CosineHead` their cosines with a direction for each class.
+    A clip's features are the mean of its frames' features; the logits are a linear function of them, without dropout,
+    or with a `CosineHead` their cosines with a direction for each class.
     """
 
-    def __init__(self, backbone: nn.Module, *, feature_dim: int, num_classes: int) -> None:
+    def __init__(self, backbone: Backbone, *, feature_dim: int, num_classes: int) -> None:
         super().__init__()
         self.feature_dim = feature_dim
+        self.num_classes = num_classes
         self.backbone = backbone
         self.head: nn.Linear | CosineHead = nn.Linear(feature_dim, num_classes)
 
@@ -32,6 +70,19 @@ class VideoClassifier(nn.Module):
         features = self.backbone(clips.flatten(0, 1), num_frames)
         features_BD = features.view(num_clips, -1, self.feature_dim).mean(1)
         return features_BD, self.head(features_BD)
+
+    def stages(self, clips: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return features and logits, and the maps [B*T, C, H, W] or [B, C, T, H, W] that the stages end with."""
+        num_clips, num_frames = clips.shape[:2]
+        features, maps = self.backbone.stages(clips.flatten(0, 1), num_frames)
+        features_BD = features.view(num_clips, -1, self.feature_dim).mean(1)
+        return features_BD, self.head(features_BD), maps
+
+    def narrower(self) -> VideoClassifier:
+        """Return a network of the same kind with half the channels and first weights of its own, on the CPU."""
+        return VideoClassifier(
+            self.backbone.narrower(), feature_dim=self.feature_dim // 2, num_classes=self.num_classes
+        )
 
     def channels_last(self) -> Self:
         """Store kernels, and by that all that the convolutions compute, with the channels last; returns itself.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from aplt.common.models.classifier import VideoClassifier, temporal_shift
+from aplt.common.models.classifier import Backbone, VideoClassifier, temporal_shift
 
 LAYOUTS = {18: (BasicBlock, (2, 2, 2, 2)), 50: (Bottleneck, (3, 4, 6, 3))}
 """Depth -> kind of block, and blocks per stage (He et al. 2016, table 1)."""
@@ -22,7 +22,7 @@ def frame_resnet(*, depth: int, num_classes: int, shift: bool) -> VideoClassifie
     )
 
 
-class FrameResNet(ResNet):  # type: ignore[misc]  # torchvision is untyped
+class FrameResNet(Backbone, ResNet):  # type: ignore[misc]  # torchvision is untyped
     """torchvision's ResNet without its head: frames [B*T, 3, H, W] to features [B*T, 512], or 2048 with bottlenecks.
 
     The shift stands before the first convolution of a block and not on its shortcut, so a block sees its frames
@@ -35,14 +35,14 @@ class FrameResNet(ResNet):  # type: ignore[misc]  # torchvision is untyped
         self.shift = shift
         self.fc = nn.Identity()
 
-    def forward(self, frames: Tensor, num_frames: int) -> Tensor:
-        """Return the pooled features of each frame."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(frames))))
+    def stages(self, frames: Tensor, num_frames: int) -> tuple[Tensor, list[Tensor]]:
+        """Return the pooled features of each frame, and the maps [B*T, C, H, W] of the four groups of blocks."""
+        x, maps = self.maxpool(self.relu(self.bn1(self.conv1(frames)))), []
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = self._block(block, x, num_frames)
-        features: Tensor = self.avgpool(x).flatten(1)
-        return features
+            maps.append(x)
+        return self.avgpool(x).flatten(1), maps
 
     def _block(self, block: BasicBlock | Bottleneck, x: Tensor, num_frames: int) -> Tensor:
         shortcut = x if block.downsample is None else block.downsample(x)

@@ -51,14 +51,39 @@ class TimmFrames(VideoClassifier):
         Raises:
             ConfigError: the network takes frames of another size alone.
         """
+        self._require_size(clips)
+        features = self.backbone(clips.flatten(0, 1))
+        features_BD = features.view(*clips.shape[:2], self.feature_dim).mean(1)
+        return features_BD, self.head(features_BD)
+
+    def stages(self, clips: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return features, logits and four maps [B*T, C, H, W], of its last stages or evenly spaced among its layers.
+
+        Raises:
+            ConfigError: the network gives no maps, or takes frames of another size alone.
+        """
+        self._require_size(clips)
+        if not hasattr(self.backbone, "forward_intermediates"):
+            raise ConfigError(
+                f"model.name timm:{self.architecture} gives no maps of its stages; choose another network"
+            )
+        num = len(self.backbone.feature_info)
+        indices = range(num - 4, num) if num < 8 else range(num // 4 - 1, num, num // 4)
+        last, maps = self.backbone.forward_intermediates(clips.flatten(0, 1), indices=list(indices), output_fmt="NCHW")
+        features = self.backbone.forward_head(last)
+        features_BD = features.view(*clips.shape[:2], self.feature_dim).mean(1)
+        return features_BD, self.head(features_BD), maps
+
+    def narrower(self) -> VideoClassifier:
+        """Return the same network with other first weights: timm's have no width in common that could be halved."""
+        return timm_frames(self.architecture, num_classes=self.num_classes)
+
+    def _require_size(self, clips: Tensor) -> None:
         if self.only_size not in (None, clips.shape[3:]):
             raise ConfigError(
                 f"model.name timm:{self.architecture} takes frames of {_pixels(self.only_size)} alone, not "
                 f"{_pixels(clips.shape[3:])}; set data.crop_size to fit, or choose another network"
             )
-        features = self.backbone(clips.flatten(0, 1))
-        features_BD = features.view(*clips.shape[:2], self.feature_dim).mean(1)
-        return features_BD, self.head(features_BD)
 
 
 def _pixels(size: Any) -> str:

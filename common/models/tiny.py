@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from aplt.common.models.classifier import VideoClassifier, temporal_shift
+from aplt.common.models.classifier import Backbone, VideoClassifier, temporal_shift
 
 STEM = 32
 BLOCKS = ((32, 1), (64, 2), (96, 2), (128, 1))
@@ -23,7 +23,7 @@ def tiny_tsm(*, num_classes: int) -> VideoClassifier:
     return VideoClassifier(TinyBackbone(), feature_dim=BLOCKS[-1][0], num_classes=num_classes)
 
 
-class TinyBackbone(nn.Module):
+class TinyBackbone(Backbone):
     """Frames [B*T, 3, H, W] to features [B*T, 128].
 
     The stem sees how a frame differs from the mean of its clip: from scratch and with few clips, small movements are
@@ -42,12 +42,13 @@ class TinyBackbone(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, frames: Tensor, num_frames: int) -> Tensor:
-        """Return the pooled features of each frame."""
-        x = F.relu(self.norm(self.conv(motion(frames, num_frames))), inplace=True)
+    def stages(self, frames: Tensor, num_frames: int) -> tuple[Tensor, list[Tensor]]:
+        """Return the pooled features of each frame, and the maps [B*T, C, H, W] of the four blocks."""
+        x, maps = F.relu(self.norm(self.conv(motion(frames, num_frames))), inplace=True), []
         for block in self.blocks:
             x = block(x, num_frames)
-        return x.mean((2, 3))
+            maps.append(x)
+        return x.mean((2, 3)), maps
 
 
 def motion(frames: Tensor, num_frames: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aplt.common.artifacts import LabelVersion
 from aplt.common.config import MethodConfig
+from aplt.common.models.classifier import Backbone, VideoClassifier
 from aplt.trainer.config import AnyMethodConfig, APLTConfig, FixMatchConfig, SupervisedConfig, UDAConfig
 from aplt.trainer.methods import METHODS, Batch, Method
 from aplt.trainer.methods.aplt import APLT
@@ -24,17 +25,29 @@ K, D, B, N = 3, 6, 4, 10
 CONFIGS: dict[str, MethodConfig] = {config().name: config() for config in get_args(get_args(AnyMethodConfig)[0])}
 
 
-class Network(nn.Module):
-    """Clips [B, T, 3, H, W] to features and logits, without batch statistics."""
+class Colours(Backbone):
+    """The mean colour of a whole clip, or of each frame, to features, without batch statistics."""
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int, *, folding: bool) -> None:
         super().__init__()
-        self.backbone = nn.Linear(3, D)
-        self.head = nn.Linear(D, K)
+        self.linear, self.folding = nn.Linear(3, dim), folding
 
-    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        features_BD = self.backbone(clips.mean(dim=(1, 3, 4)))
-        return features_BD, self.head(features_BD)
+    def stages(self, frames: Tensor, num_frames: int) -> tuple[Tensor, list[Tensor]]:
+        colours = frames.mean(dim=(2, 3))
+        if not self.folding:
+            colours = colours.unflatten(0, (-1, num_frames)).mean(dim=1)
+        features = self.linear(colours)
+        return features, 4 * [features[:, :, None, None]]
+
+    def narrower(self) -> Colours:
+        return Colours(self.linear.out_features // 2, folding=self.folding)
+
+
+class Network(VideoClassifier):
+    """Clips [B, T, 3, H, W] to features and logits: clips are looked at whole, or frame by frame."""
+
+    def __init__(self, *, folding: bool = False) -> None:
+        super().__init__(Colours(D, folding=folding), feature_dim=D, num_classes=K)
 
 
 def make_method(name: str, *, labels: bool = False) -> Method[Any]:
@@ -92,10 +105,10 @@ def make_batch(name: str = "aplt", size: int = B, seed: int = 0, classes: int = 
     )
 
 
-def make_network(sharpness: float = 1.0) -> Network:
+def make_network(sharpness: float = 1.0, *, folding: bool = False) -> Network:
     """Return a network that is sure of nothing with sharpness 0, and of everything with a great one."""
     torch.manual_seed(7)
-    network = Network()
+    network = Network(folding=folding)
     with torch.no_grad():
         for parameter in network.head.parameters():
             parameter.mul_(sharpness)
@@ -109,6 +122,7 @@ STUDENTS: dict[str, set[str]] = {
     "mean_teacher": {"unlabeled_weak_2"},
     "mixmatch": {"unlabeled_weak", "unlabeled_weak_2"},
     "pseudo_label": {"unlabeled_weak"},
+    "tcl": {"unlabeled_weak_2"},
     "supervised": set(),
     "vat": {"unlabeled_weak"},
 }
@@ -189,6 +203,7 @@ def test_state_is_counted_or_in_full_precision(name: str) -> None:
 
 @every_method
 def test_without_the_unlabelled_weights_it_is_supervised_training(name: str) -> None:
+    """To the network that is tested, whatever others learn beside it."""
     weights = {key: 0.0 for key in type(CONFIGS[name]).model_fields if key.startswith("lambda")}
     mixes_nothing = {"alpha": 0.0} if name == "mixmatch" else {}
     config = CONFIGS[name].model_copy(update=weights | mixes_nothing)
@@ -196,27 +211,22 @@ def test_without_the_unlabelled_weights_it_is_supervised_training(name: str) -> 
     method.begin(make_network())
     supervised = Supervised(SupervisedConfig(), num_classes=K, feature_dim=D, num_unlabeled=N, normalize="l2")
     model, batch = make_network(), make_batch(name)
-    assert torch.allclose(method.loss(model, batch).loss, supervised.loss(model, batch).loss)
+    found, expected = (
+        torch.autograd.grad(each.loss(model, batch).loss, list(model.parameters())) for each in (method, supervised)
+    )
+    assert all(torch.allclose(*pair, atol=1e-7) for pair in zip(found, expected, strict=True))
 
 
 @every_method
 def test_clips_and_folded_frames_agree(name: str) -> None:
     """A network that folds frames into the batch sees the same loss as one that does not."""
 
-    class Folding(Network):
-        def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-            frames = clips.flatten(0, 1).mean(dim=(2, 3))
-            features_BD = self.backbone(frames).unflatten(0, clips.shape[:2]).mean(dim=1)
-            return features_BD, self.head(features_BD)
-
-    folding = Folding()
-    folding.load_state_dict(make_network().state_dict())
-    folded, whole = (make_method(name, labels=True) for _ in range(2))
-    batch, network = make_batch(name), make_network()
-    torch.manual_seed(1)
-    expected = whole.loss(network, batch).loss
-    torch.manual_seed(1)
-    assert torch.allclose(folded.loss(folding, batch).loss, expected, atol=1e-6)
+    losses = []
+    for folding in (False, True):
+        method, batch, network = make_method(name, labels=True), make_batch(name), make_network(folding=folding)
+        torch.manual_seed(1)
+        losses.append(method.loss(network, batch).loss)
+    assert torch.allclose(*losses, atol=1e-6)
 
 
 def fixmatch(tau: float) -> FixMatch:
@@ -253,8 +263,8 @@ def test_aplt_trains_the_backbone_and_not_the_head_with_the_margin_loss() -> Non
         model.zero_grad()
         method.loss(model, batch).loss.backward()  # type: ignore[no-untyped-call]
         assert model.head.weight.grad is not None
-        assert model.backbone.weight.grad is not None
-        gradients.append((model.head.weight.grad.clone(), model.backbone.weight.grad.clone()))
+        assert model.backbone.linear.weight.grad is not None
+        gradients.append((model.head.weight.grad.clone(), model.backbone.linear.weight.grad.clone()))
     assert torch.allclose(gradients[0][0], gradients[1][0], atol=1e-6)
     assert not torch.allclose(gradients[0][1], gradients[1][1])
     assert not with_margin.rho.requires_grad

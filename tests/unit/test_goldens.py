@@ -16,7 +16,19 @@ from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
 from aplt.trainer.config import FlexMatchConfig, FreeMatchConfig, SoftMatchConfig
 from aplt.trainer.losses import cosine_lr, cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels, ramp_up
-from aplt.trainer.methods import finessl, flexmatch, freematch, infomatch, mean_teacher, mixmatch, softmatch, uda, vat
+from aplt.trainer.methods import (
+    finessl,
+    flexmatch,
+    freematch,
+    infomatch,
+    mean_teacher,
+    mixmatch,
+    softmatch,
+    svformer,
+    tcl,
+    uda,
+    vat,
+)
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "methods.json").read_text())
 
@@ -207,6 +219,35 @@ def vat_terms(target: list[float], perturbed: list[float]) -> dict[str, Any]:
     return {"divergence": vat.divergence(target_BK, perturbed_BK), "entropy": vat.entropy(target_BK)}
 
 
+def tcl_losses(fast: list[Any], slow: list[Any], temperature: float) -> dict[str, Any]:
+    both_BK = torch.tensor(fast), torch.tensor(slow)
+    return {
+        "instance": tcl.instance_loss(*both_BK, temperature=temperature),
+        "group": tcl.group_loss(*both_BK, temperature=temperature),
+    }
+
+
+def svformer_targets(teacher: list[Any], pseudo: list[int], share: float) -> dict[str, Any]:
+    order_B = torch.tensor([1, 0])
+    targets_BK, weight_B = svformer.mixed_targets(torch.tensor(teacher), torch.tensor(pseudo), order_B, share=share)
+    return {"target": targets_BK[0], "weight": weight_B[0]}
+
+
+def svformer_mix(logits: list[float], target: list[float], on_logits: bool = False) -> dict[str, Any]:
+    logits_BK, target_BK = torch.tensor([logits]), torch.tensor([target])
+    return {"loss": svformer.mix_loss(logits_BK, target_BK, torch.ones(1), on_logits=on_logits)}
+
+
+def cmpl_swap(tau: float, **values: list[float]) -> dict[str, Any]:
+    from_primary_B, from_auxiliary_B = (
+        pseudo_labels(torch.tensor([values[name]]).log(), tau=tau) for name in ("primary", "auxiliary")
+    )
+    return {
+        "primary": pseudo_label_loss(torch.tensor([values["primary_strong"]]), from_auxiliary_B),
+        "auxiliary": pseudo_label_loss(torch.tensor([values["auxiliary_strong"]]), from_primary_B),
+    }
+
+
 def margin(
     prototypes: list[Any], features: list[Any], targets: list[int], keep: list[bool] | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -253,6 +294,10 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "cutmix": cutmix,
     "box": box,
     "vat": vat_terms,
+    "tcl": tcl_losses,
+    "svformer_targets": svformer_targets,
+    "svformer_mix": svformer_mix,
+    "cmpl": cmpl_swap,
     "margin": margin,
     "margin_floor": margin_floor,
     "cosine_lr": learning_rates,

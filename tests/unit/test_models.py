@@ -307,3 +307,40 @@ def test_files_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     assert "no plain table of tensors" in refused("n.pth")
     torch.save(Path("pickled"), tmp_path / "p.pth")
     assert "cannot be read as weights" in refused("p.pth")
+
+
+@ALL
+def test_the_maps_of_four_stages_come_with_the_same_features_and_logits(name: str) -> None:
+    model, clips = untrained(name), clips_of()
+    with torch.no_grad():
+        features_BD, logits_BK = model(clips)
+        found_BD, found_BK, maps = model.stages(clips)
+    assert torch.equal(found_BD, features_BD)
+    assert torch.equal(found_BK, logits_BK)
+    assert len(maps) == 4
+    sizes = [values.shape[-1] for values in maps]
+    assert sizes == sorted(sizes, reverse=True)
+    channels = [values.shape[1] for values in maps]
+    assert channels == sorted(channels)
+    assert channels[-1] == model.feature_dim
+
+
+@ALL
+def test_a_narrower_network_has_half_the_channels_and_first_weights_of_its_own(name: str) -> None:
+    model = untrained(name)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        narrow = model.narrower()
+        again = model.narrower()
+    features_BD, logits_BK = narrow(clips_of())
+    assert features_BD.shape == (2, model.feature_dim // 2)
+    assert logits_BK.shape == (2, 10)
+    logits_BK.sum().backward()
+    assert all(parameter.grad is not None for parameter in narrow.parameters())
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    for key, value in narrow.state_dict().items():
+        if key.endswith("weight") and value.dim() > 1 and not key.startswith("head"):
+            assert value.shape[0] == shapes[key][0] // 2, key
+            assert not torch.equal(value, again.state_dict()[key])
+    spread = features_BD.detach().std() / model(clips_of())[0].detach().std()
+    assert 0.2 < spread < 5

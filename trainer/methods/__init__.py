@@ -6,6 +6,7 @@ from typing import Any
 
 from aplt.trainer.methods.aplt import APLT
 from aplt.trainer.methods.base import Batch, Method, StepOutput
+from aplt.trainer.methods.cmpl import CMPL
 from aplt.trainer.methods.finessl import FineSSL
 from aplt.trainer.methods.fixmatch import FixMatch
 from aplt.trainer.methods.flexmatch import FlexMatch
@@ -16,11 +17,14 @@ from aplt.trainer.methods.mixmatch import MixMatch
 from aplt.trainer.methods.pseudo_label import PseudoLabel
 from aplt.trainer.methods.softmatch import SoftMatch
 from aplt.trainer.methods.supervised import Supervised
+from aplt.trainer.methods.svformer import SVFormer
+from aplt.trainer.methods.tcl import TCL
 from aplt.trainer.methods.uda import UDA
 from aplt.trainer.methods.vat import VAT
 
 METHODS: dict[str, type[Method[Any]]] = {
     "aplt": APLT,
+    "cmpl": CMPL,
     "finessl": FineSSL,
     "fixmatch": FixMatch,
     "flexmatch": FlexMatch,
@@ -31,6 +35,8 @@ METHODS: dict[str, type[Method[Any]]] = {
     "pseudo_label": PseudoLabel,
     "softmatch": SoftMatch,
     "supervised": Supervised,
+    "svformer": SVFormer,
+    "tcl": TCL,
     "uda": UDA,
     "vat": VAT,
 }
