@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
@@ -128,6 +129,13 @@ class ArtifactStore:
     def delete(self, name: str) -> None:
         """Remove the run's object `name`, if there is one."""
         self._objects.delete(self._key(name))
+
+    def remove_run(self) -> None:
+        """Remove everything of the run."""
+        if self.local_path is not None:
+            shutil.rmtree(self.local_path, ignore_errors=True)
+        else:
+            self._objects.delete_all(f"{self.run}/{name}" for name in self.list_names())
 
     def list_names(self, prefix: str = "") -> list[str]:
         """The names of the run's objects in the folder `prefix` and below it."""

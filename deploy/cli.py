@@ -12,7 +12,19 @@ import typer
 from typer.core import TyperGroup
 
 from aplt.common.errors import BUG, ApltError
-from aplt.deploy.commands import config, data, evaluate, init, predict, report, runs, services, store, versions
+from aplt.deploy.commands import (
+    benchmark,
+    config,
+    data,
+    evaluate,
+    init,
+    predict,
+    report,
+    runs,
+    services,
+    store,
+    versions,
+)
 
 STARTING = "Start"
 WATCHING = "Watch and steer"
@@ -84,6 +96,7 @@ app.add_typer(versions.app, name="versions", rich_help_panel=RESULTS)
 app.command(rich_help_panel=RESULTS)(evaluate.evaluate)
 app.command(rich_help_panel=RESULTS)(predict.predict)
 app.command(rich_help_panel=RESULTS)(report.report)
+app.command(rich_help_panel=RESULTS)(benchmark.benchmark)
 app.add_typer(config.app, name="config", rich_help_panel=CHECKING)
 app.add_typer(data.app, name="data", rich_help_panel=CHECKING)
 app.add_typer(store.app, name="store", rich_help_panel=CHECKING)

@@ -1,28 +1,28 @@
-"""The two services as Ray actors: named, detached, restarted when their process dies. The only file that knows Ray.
+"""The only file that knows Ray: the two services of a run as actors, and the runs of a grid as tasks.
 
-An actor starts its service by itself when it is created, so a restart by Ray goes on without anybody asking for it.
-When the service is over, however it ended, the actor takes itself away for good.
+The actors are named, detached, and restarted when their process dies. An actor starts its service by itself when it is
+created, so a restart by Ray goes on without anybody asking for it. When the service is over, however it ended, the
+actor takes itself away for good.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import logging
 import os
 import re
-import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from aplt.common.errors import ApltError, RunError
 from aplt.common.service import ROLES, Role, read_status, request_stop
 from aplt.deploy.config import RunConfig
+from aplt.deploy.local import die_with_parent
 from aplt.deploy.runs import open_store, records_folder
 
 # A cluster that Ray starts asks for the token in this file; whoever joins must say so before Ray is imported.
@@ -38,7 +38,6 @@ import ray
 
 MAX_RESTARTS = 100
 """A service that dies more often than this is not helped by starting it again."""
-PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class ServiceActor:
 
     def __init__(self, role: Role, config_json: str) -> None:
         # A service whose raylet is gone can neither be found nor restarted: it must not stand in the way of the next.
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         self._thread = threading.Thread(target=self._run, args=(role, config_json), name=role)
         self._thread.start()
 
@@ -163,6 +162,41 @@ def present_services(config: RunConfig, roles: tuple[Role, ...]) -> list[Role]:
             continue
         present.append(role)
     return present
+
+
+def run_side_by_side(
+    function: Callable[[Any], dict[str, Any]], jobs: Mapping[str, Any], *, cpus: float, gpus: float
+) -> Iterator[tuple[Literal["started", "ended"], str, dict[str, Any]]]:
+    """Run `function` of every job as a task, as many side by side as the connected cluster has resources for.
+
+    Yields ("started", name, {}), and ("ended", name, result) in the order in which they end. The result is
+    {"error": ...} where the process of a task died more often than Ray tries again, or failed itself.
+
+    Raises:
+        RunError: the whole cluster has not what one task asks for.
+    """
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    asked = {"CPU": cpus, "GPU": gpus}
+    rooms = [int(there.get(name, 0.0) / amount + 1e-6) for name, amount in asked.items() if amount > 0]
+    if not rooms or min(rooms) < 1:
+        raise RunError(
+            f"a run asks for {cpus:g} CPUs and {gpus:g} GPUs (cluster.trainer and cluster.labeler together), the "
+            f"cluster has {there.get('CPU', 0):g} and {there.get('GPU', 0):g}: lower cluster.trainer or cluster.labeler"
+        )
+    task: Any = ray.remote(function).options(num_cpus=cpus, num_gpus=gpus)
+    waiting = list(jobs.items())
+    running: dict[Any, str] = {}
+    while waiting or running:
+        while waiting and len(running) < min(rooms):
+            name, job = waiting.pop(0)
+            running[task.remote(job)] = name
+            yield "started", name, {}
+        for reference in ray.wait(list(running))[0]:
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                result = {"error": str(error).strip().splitlines()[-1]}
+            yield "ended", running.pop(reference), result
 
 
 @contextmanager

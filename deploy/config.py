@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,10 +56,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: naming the setting, what is allowed there, and the nearest name to what was written.
     """
-    values = _read_yaml(path)
+    return config_of(read_yaml(path), overrides, folder=path.parent, source=str(path))
+
+
+def config_of(values: Mapping[str, Any], overrides: Sequence[str], *, folder: Path, source: str) -> RunConfig:
+    """Return the checked configuration of nested settings with `a.b=c` overrides; relative paths start at `folder`.
+
+    Raises:
+        ConfigError: naming the setting, and `source`.
+    """
+    whole = copy.deepcopy(dict(values))
     for override in overrides:
-        _override(values, override)
-    return _resolved(parse_config(values, source=str(path)), path.parent)
+        _override(whole, override)
+    return _resolved(parse_config(whole, source=source), folder)
 
 
 def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
@@ -72,7 +82,7 @@ def load_data_config(path: Path, overrides: Sequence[str] = ()) -> DataConfig:
     recorded = path / DATA
     if not recorded.is_file():
         raise ConfigError(f"{path} is no prepared folder (it has no {DATA}): `aplt data prepare` makes one")
-    data = data_config(_read_yaml(recorded).get("data") or {}, overrides, folder=path, source=str(recorded))
+    data = data_config(read_yaml(recorded).get("data") or {}, overrides, folder=path, source=str(recorded))
     return data.model_copy(update={"prepared": path.resolve(), "local": None})
 
 
@@ -82,10 +92,7 @@ def data_config(values: dict[str, Any], overrides: Sequence[str], *, folder: Pat
     Raises:
         ConfigError: naming the setting.
     """
-    whole: dict[str, Any] = {"run": "data", "data": dict(values)}
-    for override in overrides:
-        _override(whole, override)
-    return _resolved(parse_config(whole, source=source), folder).data
+    return config_of({"run": "data", "data": values}, overrides, folder=folder, source=source).data
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,6 +139,12 @@ def check_paths(config: RunConfig) -> None:
             raise ConfigError(f"data.group_regex: {data.group_regex!r} has no group (...) around the subject's name")
 
 
+def method_configs() -> dict[str, type[BaseModel]]:
+    """Return the configuration class of each method by the name that chooses it."""
+    options: tuple[type[BaseModel], ...] = get_args(get_args(AnyMethodConfig)[0])
+    return {get_args(option.model_fields["name"].annotation)[0]: option for option in options}
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a key that occurs twice; YAML would silently take the last one."""
 
@@ -145,7 +158,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return what a YAML file holds. Raises ConfigError if it is not there, is not YAML or holds no sections."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -235,7 +249,7 @@ def _explain(source: str, error: Any) -> str:
         allowed = [part.strip(" '") for part in error["ctx"]["expected"].replace(" or ", ", ").split(",")]
         return f"{where}: {given!r} is not allowed{_nearest(str(given), allowed)}; allowed: {', '.join(allowed)}"
     if kind == "union_tag_invalid":
-        name, methods = given["name"], sorted(_methods())
+        name, methods = given["name"], sorted(method_configs())
         return f"{where}.name: {name!r} is not a method{_nearest(str(name), methods)}; allowed: {', '.join(methods)}"
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return f"{where}: must be a section with settings of its own, got the value {given!r}"
@@ -270,14 +284,8 @@ def _section_type(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _methods() -> dict[str, type[BaseModel]]:
-    """Return the configuration class of each method by the name that chooses it."""
-    options: tuple[type[BaseModel], ...] = get_args(get_args(AnyMethodConfig)[0])
-    return {get_args(option.model_fields["name"].annotation)[0]: option for option in options}
-
-
 def _method_settings(name: object) -> set[str]:
     """Return the settings of a method; if there is no such method, of all methods."""
-    methods = _methods()
+    methods = method_configs()
     chosen = [methods[name]] if isinstance(name, str) and name in methods else list(methods.values())
     return {setting for option in chosen for setting in option.model_fields}

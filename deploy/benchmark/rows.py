@@ -1,0 +1,114 @@
+"""The tables of the paper as rows of settings, and what was published for them."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PUBLISHED = Path(__file__).with_name("published.csv")
+REFERENCE = "fixmatch"
+"""The row that every other one is compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of a table."""
+
+    name: str
+    """In file names and for --methods; rows of one name have the same settings in every table."""
+    label: str
+    method: str
+    settings: tuple[str, ...] = ()
+    """What a run of it changes, as for --set; {total} stands for all epochs of the run."""
+    published: str | None = None
+    """What the paper calls it in this table; None for what the paper does not have here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table of the paper."""
+
+    name: str
+    number: int
+    title: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A number of the paper: accuracy in per cent."""
+
+    table: int
+    dataset: str
+    backbone: str
+    method: str
+    ratio: float
+    accuracy: float
+
+
+def method_row(name: str, label: str, published: str | None = None) -> Row:
+    """Return the row of a method with its own settings."""
+    return Row(name=name, label=label, method=name, published=published)
+
+
+_SUPERVISED = method_row("supervised", "labelled clips only", "Baseline (Labeled Only)")
+_FIXMATCH = method_row(REFERENCE, "FixMatch")
+_APLT = method_row("aplt", "APLT", "APLT (Ours)")
+
+TABLES = {
+    table.name: table
+    for table in (
+        Table(
+            name="table1",
+            number=1,
+            title="Semi-supervised methods",
+            rows=(
+                _SUPERVISED,
+                method_row("pseudo_label", "Pseudo-Label", "Pseudolabel"),
+                method_row("mean_teacher", "Mean Teacher", "Mean Teacher"),
+                method_row("vat", "VAT", "VAT"),
+                method_row("mixmatch", "MixMatch", "MixMatch"),
+                method_row("uda", "UDA", "UDA"),
+                method_row(REFERENCE, "FixMatch", "FixMatch"),
+                method_row("flexmatch", "FlexMatch", "FlexMatch"),
+                method_row("freematch", "FreeMatch", "FreeMatch"),
+                method_row("softmatch", "SoftMatch", "SoftMatch"),
+                method_row("infomatch", "InfoMatch", "InfoMatch"),
+                method_row("finessl", "FineSSL", "FineSSL"),
+                _APLT,
+            ),
+        ),
+        Table(
+            name="table2",
+            number=2,
+            title="Semi-supervised methods for videos",
+            rows=(
+                _SUPERVISED,
+                _FIXMATCH,
+                method_row("tcl", "TCL", "TCL"),
+                method_row("ltg", "LTG", "LTG"),
+                method_row("svformer", "SVFormer", "SVFormer"),
+                _APLT,
+            ),
+        ),
+    )
+}
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Return all numbers of the paper's tables."""
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Published(
+                table=int(line["table"]),
+                dataset=line["dataset"],
+                backbone=line["backbone"],
+                method=line["method"],
+                ratio=float(line["labeled_ratio"]),
+                accuracy=float(line["top1"]),
+            )
+            for line in csv.DictReader(file)
+        )
