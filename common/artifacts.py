@@ -158,7 +158,8 @@ class LabelVersion(_Table):
     """Pseudo-labels and prototypes of one phase: one record, because they are valid only together.
 
     rows_N are the manifest rows of the unlabelled clips alone; rejected clips stay, with kept_N false, so that the
-    thresholds can be audited. distances_N is the distance to the assigned centroid; support_K counts the clips
+    thresholds can be audited. distances_N is the distance to the assigned centroid, or for labels from the
+    parametric head 1 - its confidence, and adaptive_K what it must lie below to be kept; support_K counts the clips
     behind each prototype; ratio is the global threshold over the largest local one.
     """
 

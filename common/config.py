@@ -157,15 +157,32 @@ class ModelConfig(Section):
         return name
 
 
+Head = Literal["head", "prototypes"]
+"""The parametric head, or the prototypes of the newest label version, as evaluations call them."""
+
+
 class MethodConfig(Section):
     """What every method's own configuration has; see aplt.trainer.config."""
 
-    uses_labels: ClassVar[bool] = False
-    """Whether it trains with label versions, that is, whether the schedule has offline phases."""
     cosine_head: ClassVar[bool] = False
     """Whether the parametric head looks at the direction of the features alone."""
 
     name: str
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether it trains with label versions, that is, whether the schedule has offline phases."""
+        return False
+
+    @property
+    def tested_head(self) -> Head:
+        """What classifies test clips: the accuracy by it, `<head>/accuracy` in an evaluation, is the method's."""
+        return "head"
+
+    @property
+    def tau_offline(self) -> float:
+        """How sure the parametric head must be of a label that it gives offline (labeler.strategy: parametric)."""
+        return 0.0
 
 
 class ScheduleConfig(Section):
@@ -212,14 +229,26 @@ class TrainerConfig(Section):
 class LabelerConfig(Section):
     """Clustering, thresholds, prototypes and evaluation."""
 
+    strategy: Literal["sskm", "kmeans", "parametric"] = "sskm"
+    """Where labels come from. sskm: clusters around labelled clips, which never move; kmeans: plain k-means from the
+    means of the labelled clips, which may move; parametric: what the parametric head predicts (FixMatch ASY)."""
     labeled_augmentation: bool = True
     """Cluster strongly augmented copies of the labelled clips too."""
     max_iterations: Positive = 100
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    threshold: Literal["adaptive", "none"] = "adaptive"
+    """adaptive: keep what lies closer to its centre than the self-adaptive threshold of its class (Eq. 4), or with
+    strategy parametric what is at least as sure as method.tau; none: keep all."""
     sat_scale: Annotated[float, Field(gt=0)] = 1.0
     """Multiplies the self-adaptive thresholds."""
+    sat_min_count: Positive = 1
+    """Classes with fewer clips do not count for the largest local threshold, which lowers the thresholds of all."""
+    sat_squared: bool = False
+    """Average squared distances in Eq. 4; thresholds are the roots of it, and so still distances."""
     filtered_prototypes: bool = True
     """Average only kept clips (the abstract and Figure 3); false: all assigned clips."""
+    augmented_prototypes: bool = False
+    """Average the augmented copies of the labelled clips too."""
     evaluate_every: Annotated[int, Field(ge=0)] = 1
     """Evaluate every n-th checkpoint; those that labels come from and the last always. 0: only those."""
     batch_size: Positive = 32
@@ -227,6 +256,14 @@ class LabelerConfig(Section):
     threads: Positive | None = None
     wait_timeout_s: Seconds = 7200.0
     """How long to wait for a checkpoint without a sign of progress from the trainer."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LabelerConfig:
+        if self.augmented_prototypes and not self.labeled_augmentation:
+            raise ValueError("augmented_prototypes: true needs labeled_augmentation: true, which makes the copies")
+        if self.strategy == "parametric" and self.augmented_prototypes:
+            raise ValueError("augmented_prototypes: true needs a clustering, and strategy: parametric has none")
+        return self
 
 
 class BaseRunConfig(Section):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from aplt.common.config import NAMED_INITS, BaseRunConfig, DataConfig, Section
 from aplt.common.errors import ConfigError
-from aplt.trainer.config import AnyMethodConfig, APLTConfig
+from aplt.trainer.config import PAPER, AnyMethodConfig, APLTConfig, FixMatchConfig
 
 DATA = "data.yaml"
 """In a prepared folder: the settings that it was prepared with."""
@@ -47,6 +47,16 @@ class RunConfig(BaseRunConfig):
     @model_validator(mode="after")
     def _plannable(self) -> Self:
         self.plan()
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        trains_head_offline = isinstance(self.method, FixMatchConfig) and self.method.uses_labels
+        if self.labeler.strategy == "parametric" and not trains_head_offline:
+            raise ValueError(
+                "labeler.strategy: parametric makes labels for method.name: fixmatch with method.offline_labels: true, "
+                f"not for {self.method.name} as it is set here; use sskm or kmeans, or that method"
+            )
         return self
 
 
@@ -112,6 +122,8 @@ def parse_config(values: dict[str, Any], *, source: str) -> RunConfig:
     values = _with_empty_sections(values, RunConfig)
     if isinstance(values.get("method"), dict):
         values["method"] = {"name": APLTConfig().name, **values["method"]}
+        if values["method"]["name"] == APLTConfig().name and values["method"].get("preset") == "paper":
+            values = _filled(values, PAPER)
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -206,6 +218,16 @@ def _with_empty_sections(values: dict[str, Any], model: type[BaseModel]) -> dict
             filled[name] = {}
         elif isinstance(values[name], dict) and name != "method":
             filled[name] = _with_empty_sections(values[name], section)
+    return filled
+
+
+def _filled(values: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with dotted `defaults` for what they do not say."""
+    filled = dict(values)
+    for name, default in defaults.items():
+        section, key = name.split(".")
+        if isinstance(given := filled.get(section, {}), dict):
+            filled[section] = {key: default, **given}
     return filled
 
 

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from aplt.common.config import Head
 from aplt.common.errors import RunError
 from aplt.common.service import ROLES, Role, Status, is_alive, read_status
 from aplt.common.store import ArtifactStore
@@ -87,7 +88,7 @@ def what_went_wrong(store: ArtifactStore, config: RunConfig) -> RunError | None:
 def show_status(store: ArtifactStore, config: RunConfig, console: Console) -> None:
     """Print once what both services do and which labels there are."""
     console.print(f"[bold]{run_url(config)}[/bold]")
-    console.print(_picture(store))
+    console.print(_picture(store, config.method.tested_head))
     statuses = [present_status(store, role) for role in ROLES]
     if not any(_at_work(status) for status in statuses) and not _starting(store, statuses):
         error = what_went_wrong(store, config)
@@ -118,8 +119,8 @@ def status_values(store: ArtifactStore) -> dict[str, object]:
 
 def _watch(store: ArtifactStore, config: RunConfig, console: Console) -> None:
     if console.is_terminal:
-        with Live(_picture(store), console=console, refresh_per_second=4) as live:
-            _until_over(store, config, lambda: live.update(_picture(store)))
+        with Live(_picture(store, config.method.tested_head), console=console, refresh_per_second=4) as live:
+            _until_over(store, config, lambda: live.update(_picture(store, config.method.tested_head)))
     else:
         said: dict[Role, str] = {}
         _until_over(store, config, lambda: _say_changes(store, console, said))
@@ -158,7 +159,7 @@ def _nobody_restarts(store: ArtifactStore, config: RunConfig, statuses: list[Sta
     return cluster is not None and local_cluster(store) is None and None not in statuses
 
 
-def _picture(store: ArtifactStore) -> RenderableType:
+def _picture(store: ArtifactStore, tested: Head) -> RenderableType:
     services = Table.grid(padding=(0, 2))
     for role in ROLES:
         status = present_status(store, role)
@@ -183,7 +184,7 @@ def _picture(store: ArtifactStore) -> RenderableType:
             percent(row["kept_share"]),
             number(row["ratio"]),
             percent(row["precision"]),
-            percent(row["prototypes_accuracy"]),
+            percent(row[f"{tested}_accuracy"]),
         )
     return Group(services, table)
 

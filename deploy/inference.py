@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aplt.common.config import BaseRunConfig
+from aplt.common.config import BaseRunConfig, Head
 from aplt.common.data.decode import decode_files
 from aplt.common.data.prepared import PreparedData, load_truth
 from aplt.common.device import pick_device, use_threads
@@ -33,7 +33,7 @@ from aplt.trainer.config import APLTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A network with the weights of one checkpoint and, for APLT after its first phase, the prototypes."""
+    """A network with the weights of one checkpoint and, for a method with label versions, the prototypes."""
 
     config: RunConfig
     names: list[str]
@@ -46,15 +46,20 @@ class Classifier:
     @property
     def decided_by(self) -> str:
         """What decides about a clip, in words."""
-        return "parametric head" if self.labels_version is None else f"prototypes of labels v{self.labels_version}"
+        return f"prototypes of labels v{self.labels_version}" if self.head == "prototypes" else "parametric head"
+
+    @property
+    def head(self) -> Head:
+        """What decides about a clip: what the method is tested with, if it is there yet."""
+        return "head" if self.prototypes_KD is None else self.config.method.tested_head
 
     @torch.inference_mode()
     def probabilities(self, clips_BFSSC: NDArray[np.uint8]) -> tuple[Tensor, Tensor | None]:
-        """Return probabilities [B, K], and distances to the prototypes [B, K] if there are prototypes."""
+        """Return probabilities [B, K], and distances to the prototypes [B, K] if these decide."""
         augmentation = Augmentation.of(self.config.data, seed=self.config.seed)
         clips = torch.from_numpy(clips_BFSSC).to(self.device)
         features_BD, logits_BK = self.model(augmentation.test(clips))
-        if self.prototypes_KD is None:
+        if self.prototypes_KD is None or self.head == "head":
             return logits_BK.float().softmax(dim=1).cpu(), None
         features_BD = normalized(features_BD.float(), self.config.features.normalize).cpu()
         prototypes_KD = torch.from_numpy(self.prototypes_KD)

@@ -60,7 +60,7 @@ def summary_rows(summary: Summary) -> list[Table]:
     names = {"prototypes": "prototypes", "prototypes_before": "prototypes before the last", "head": "parametric head"}
     heads = [
         (name, _share(final[head]["accuracy"]), _share(final[head]["macro"]))
-        for head, name in names.items()
+        for head, name in sorted(names.items(), key=lambda item: item[0] != summary.get("tested_head"))
         if final[head] is not None
     ]
     if heads:

@@ -30,7 +30,7 @@ from aplt.common.service import RoleClaim, describe_role, progress_of
 from aplt.common.store import ArtifactStore
 from aplt.common.views import Augmentation, ViewReader
 from aplt.labeler.evaluation import accuracy_scalars, label_quality, online_quality, prototype_predictions
-from aplt.labeler.pipeline import label_summary, make_labels
+from aplt.labeler.pipeline import label_summary, labels_of_head, make_labels
 
 logger = logging.getLogger(__name__)
 
@@ -180,22 +180,37 @@ def publish_labels(labeler: Labeler, phase: Phase) -> None:
         num_labeled = len(data.labels_M)  # they come first
         features_ND = torch.from_numpy(snapshot.features_ND).to(labeler.reader.device)
         labels_M = torch.from_numpy(data.labels_M.astype(np.int64)).to(labeler.reader.device)
-        labels = make_labels(
-            version=phase.version,
-            epoch=phase.snapshot_epoch,
-            rows_N=snapshot.rows_N[num_labeled:],
-            unlabeled_ND=features_ND[num_labeled:],
-            labeled_MD=features_ND[:num_labeled],
-            labels_M=labels_M,
-            augmented_AD=augmented_AD,
-            augmented_labels_A=None if augmented_AD is None else labels_M,
-            num_classes=len(data.class_names),
-            normalize=config.features.normalize,
-            max_iterations=config.labeler.max_iterations,
-            tolerance=config.labeler.tolerance,
-            sat_scale=config.labeler.sat_scale,
-            filtered_prototypes=config.labeler.filtered_prototypes,
-        )
+        given: dict[str, Any] = {
+            "version": phase.version,
+            "epoch": phase.snapshot_epoch,
+            "rows_N": snapshot.rows_N[num_labeled:],
+            "unlabeled_ND": features_ND[num_labeled:],
+            "labeled_MD": features_ND[:num_labeled],
+            "labels_M": labels_M,
+            "num_classes": len(data.class_names),
+            "normalize": config.features.normalize,
+            "filtered_prototypes": config.labeler.filtered_prototypes,
+        }
+        if config.labeler.strategy == "parametric":
+            labels = labels_of_head(
+                logits_NK=head_logits(labeler, features_ND[num_labeled:]),
+                tau=config.method.tau_offline if config.labeler.threshold == "adaptive" else 0.0,
+                **given,
+            )
+        else:
+            labels = make_labels(
+                augmented_AD=augmented_AD,
+                augmented_labels_A=None if augmented_AD is None else labels_M,
+                strategy=config.labeler.strategy,
+                max_iterations=config.labeler.max_iterations,
+                tolerance=config.labeler.tolerance,
+                threshold=config.labeler.threshold,
+                sat_scale=config.labeler.sat_scale,
+                sat_min_count=config.labeler.sat_min_count,
+                sat_squared=config.labeler.sat_squared,
+                augmented_prototypes=config.labeler.augmented_prototypes,
+                **given,
+            )
     seconds = labeler.clock.seconds()
     summary = label_summary(labels) | {"spans": labeler.clock.spans()}
     try:
@@ -240,9 +255,17 @@ def feature_snapshot(labeler: Labeler, phase: Phase) -> tuple[FeatureSnapshot, l
     return snapshot, [checkpoint, store.features.ref(phase.version)]
 
 
+@torch.no_grad()
+def head_logits(labeler: Labeler, features_ND: torch.Tensor) -> torch.Tensor:
+    """Return the logits [N, K] that the checkpoint's parametric head has for the features of the snapshot."""
+    logits_NK: torch.Tensor = labeler.model.head(features_ND)
+    return logits_NK
+
+
 def labeled_augmentation(labeler: Labeler, phase: Phase) -> torch.Tensor | None:
     """Return the features of one strongly augmented view of every labelled clip."""
-    if not labeler.config.labeler.labeled_augmentation:
+    settings = labeler.config.labeler
+    if not settings.labeled_augmentation or settings.strategy == "parametric":
         return None
     features_AD, _ = forward_rows(
         labeler.model,

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from aplt.common.artifacts import LabelVersion
-from aplt.common.config import BaseRunConfig
+from aplt.common.config import BaseRunConfig, Head
 from aplt.common.data.prepared import PreparedData
 from aplt.common.drawing import printable
 from aplt.common.manifest import ArtifactManifest
@@ -84,6 +84,7 @@ def summarize(history: History, config: BaseRunConfig, data: PreparedData) -> Su
     summary: Summary = {
         "run": history.run,
         "method": config.method.name,
+        "tested_head": config.method.tested_head,
         "epochs": history.plan.total_epochs,
         "finished": history.plan.total_epochs in history.scalars,
         "final": {"epoch": last} | {head: _accuracies(final, head) for head in HEADS},
@@ -159,7 +160,7 @@ def _hints(summary: Summary, history: History) -> list[str]:
         hints.append(f"The run is not finished: evaluated up to epoch {final['epoch'] or 0} of {summary['epochs']}.")
     if summary["clips"]["test"] == 0 or all(final[head] is None for head in HEADS):
         hints.append("No test clip has a known class, so there is no accuracy; list known classes in the label table.")
-    if weakest := _weakest_class(summary["final_by_class"]):
+    if weakest := _weakest_class(summary["final_by_class"], summary["tested_head"]):
         name, head, accuracy = weakest
         hints.append(f"The weakest class is {name}: {percent(accuracy)} of its test clips are right ({_HEAD[head]}).")
     before, after = final["prototypes_before"], final["prototypes"]
@@ -186,8 +187,8 @@ def _hints(summary: Summary, history: History) -> list[str]:
 _HEAD = {"prototypes": "prototypes", "head": "parametric head"}
 
 
-def _weakest_class(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str, float] | None:
-    for head in _HEAD:
+def _weakest_class(rows: Sequence[Mapping[str, Any]], tested: Head) -> tuple[str, str, float] | None:
+    for head in sorted(_HEAD, key=lambda head: head != tested):
         known = [(row[head], row["class"]) for row in rows if row[head] is not None]
         if len(known) > 1:
             accuracy, name = min(known)

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from aplt.common.config import MethodConfig
+from aplt.common.config import Head, MethodConfig
+
+PAPER: Mapping[str, Any] = {
+    # Eqs. 6 and 7 print the plain dot product, without a temperature.
+    "features.normalize": "none",
+    "method.temperature": 1.0,
+    # Labels are made between two epochs, from the network as it is then.
+    "schedule.lead_epochs": 0,
+    "features.source": "trainer",
+    # Section 4.1.
+    "schedule.warmup_epochs": 15,
+    "schedule.epochs": 40,
+    "schedule.phase_epochs": 10,
+    "trainer.lr": 0.002,
+    "trainer.momentum": 0.9,
+    "trainer.weight_decay": 5e-4,
+    # Section 3: what the full method is made of.
+    "labeler.strategy": "sskm",
+    "labeler.labeled_augmentation": True,
+    "labeler.threshold": "adaptive",
+    "labeler.sat_scale": 1.0,
+    "labeler.sat_min_count": 1,
+    "labeler.sat_squared": False,
+    "labeler.filtered_prototypes": True,
+    "labeler.augmented_prototypes": False,
+    "method.pseudo_labels": "offline",
+    "method.classifier": "prototypes",
+    "method.margin_view": "strong",
+    "method.margin_reduction": "batch",
+}
+"""What the APLT paper prints, whatever the defaults are: the defaults of runs with `method.preset: paper`."""
 
 
 class APLTConfig(MethodConfig):
     """Settings of APLT. The paper gives neither tau, lambda nor a temperature; see docs/aplt.md."""
 
-    uses_labels: ClassVar[bool] = True
-
     name: Literal["aplt"] = "aplt"
+    preset: Literal["recommended", "paper"] = "recommended"
+    """paper: what the paper prints, as the defaults of settings in all sections (PAPER); a setting that the file or
+    the command line gives stays as given."""
     tau: Annotated[float, Field(ge=0, le=1)] = 0.95
     """A prediction of the parametric head at least this confident becomes its pseudo-label (Eq. 2)."""
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
@@ -24,6 +56,34 @@ class APLTConfig(MethodConfig):
     """Divides the similarities to the prototypes; use 1 with features.normalize: none (the literal equation)."""
     margin_reduction: Literal["batch", "kept"] = "batch"
     """Divide the unlabelled margin loss by the batch (Eq. 7) or by the number of kept clips in it."""
+    margin_view: Literal["strong", "weak"] = "strong"
+    """The view of labelled and unlabelled clips that the pseudo-labels train ((S) and (W) in Table 3)."""
+    pseudo_labels: Literal["offline", "online"] = "offline"
+    """offline: those of the label version (ASY in Table 4); online: what the prototypes predict for the weak view in
+    the same step, where it lies closer to the prototype than the threshold of the label version (SYN)."""
+    classifier: Literal["prototypes", "parametric"] = "prototypes"
+    """What the offline labels train and what is tested; parametric is Variant I in Table 5: the parametric head learns
+    them beside those of FixMatch, with weight lambda_margin, and prototypes play no part."""
+
+    @property
+    def uses_labels(self) -> bool:
+        """It does."""
+        return True
+
+    @property
+    def tested_head(self) -> Head:
+        """The prototypes, but for Variant I."""
+        return "head" if self.classifier == "parametric" else "prototypes"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.classifier == "parametric":
+            usual = PAPER["method.temperature"] if self.preset == "paper" else type(self)().temperature
+            if self.pseudo_labels == "online":
+                raise ValueError("classifier: parametric trains with offline labels alone; pseudo_labels is online")
+            if self.temperature != usual:
+                raise ValueError("temperature belongs to prototypes, and classifier: parametric trains with none")
+        return self
 
 
 class CMPLConfig(MethodConfig):
@@ -59,6 +119,19 @@ class FixMatchConfig(MethodConfig):
     tau: Annotated[float, Field(ge=0, le=1)] = 0.95
     """A prediction at least this confident becomes a pseudo-label."""
     lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    offline_labels: bool = False
+    """After the warm-up train with the labels of the label version in the place of what the head predicts in the same
+    step: ASY in Table 4 of the APLT paper, with labeler.strategy: parametric."""
+
+    @property
+    def uses_labels(self) -> bool:
+        """With offline labels."""
+        return self.offline_labels
+
+    @property
+    def tau_offline(self) -> float:
+        """As sure as of one that it gives online."""
+        return self.tau
 
 
 class FlexMatchConfig(MethodConfig):

@@ -33,9 +33,25 @@ def pseudo_labels(logits_BK: Tensor, *, tau: float | Tensor) -> Tensor:
     return classes_B.masked_fill_(~(confidence_B >= tau), UNUSED)
 
 
-def pseudo_label_loss(logits_BK: Tensor, pseudo_B: Tensor) -> Tensor:
-    """Return the cross-entropy of samples with a pseudo-label, summed and divided by the whole batch (Eq. 2)."""
-    return _masked_cross_entropy(logits_BK, pseudo_B, reduction="batch")
+@torch.no_grad()
+def prototype_labels(features_BD: Tensor, prototypes_KD: Tensor, thresholds_K: Tensor) -> Tensor:
+    """Return the class of the largest dot product where its prototype is nearer than its threshold, UNUSED elsewhere.
+
+    The online pseudo-labels of the ablation "SYN" (Table 4, APLT, IJCAI 2025), in the features' full precision.
+    """
+    with torch.autocast(features_BD.device.type, enabled=False):
+        features_BD = features_BD.float()
+        classes_B = (features_BD @ prototypes_KD.float().T).argmax(dim=1)
+        distances_B = torch.linalg.vector_norm(features_BD - prototypes_KD[classes_B], dim=1)
+    return classes_B.masked_fill_(~(distances_B < thresholds_K[classes_B]), UNUSED)
+
+
+def pseudo_label_loss(logits_BK: Tensor, pseudo_B: Tensor, *, reduction: Literal["batch", "kept"] = "batch") -> Tensor:
+    """Return the cross-entropy of samples with a pseudo-label, summed and divided by the whole batch (Eq. 2).
+
+    With `reduction="kept"` it is divided by the number of samples that have one.
+    """
+    return _masked_cross_entropy(logits_BK, pseudo_B, reduction=reduction)
 
 
 def margin_loss(

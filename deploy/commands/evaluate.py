@@ -31,10 +31,12 @@ def evaluate(
     scalars = evaluate_split(classifier, split=split)
     recorded = evaluated(store, classifier.epoch) if split == "test" else {}
     if as_json:
-        head = {"run": store.run, "epoch": classifier.epoch, "labels_version": classifier.labels_version}
-        print_json(head | {"split": split, "classes": classifier.names, "scalars": scalars, "recorded": recorded})
+        about = {"run": store.run, "epoch": classifier.epoch, "labels_version": classifier.labels_version}
+        about["tested_head"] = classifier.head
+        print_json(about | {"split": split, "classes": classifier.names, "scalars": scalars, "recorded": recorded})
         return
     heads = [name for name in ("prototypes", "head") if f"{name}/accuracy" in scalars]
+    heads.sort(key=lambda name: name != classifier.head)
     rows = [
         (title, *(percent(scalars.get(f"{head}/{key}")) for head in heads))
         for title, key in [

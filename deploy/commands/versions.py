@@ -21,7 +21,7 @@ def list_(run: Run, as_json: AsJson = False) -> None:
     from aplt.deploy.runs import find_run
     from aplt.deploy.versions import list_versions
 
-    store, _ = find_run(run)
+    store, config = find_run(run)
     versions = list_versions(store)
     if as_json:
         print_json(versions)
@@ -38,7 +38,7 @@ def list_(run: Run, as_json: AsJson = False) -> None:
             percent(v["kept_share"]),
             number(v["ratio"]),
             percent(v["precision"]),
-            percent(v["prototypes_accuracy"]),
+            percent(v[f"{config.method.tested_head}_accuracy"]),
             age(v["made_at"]),
         )
         for v in versions

@@ -49,7 +49,7 @@ def test_defaults_are_the_papers(cfg: Path) -> None:
         ("method.tauu=1", [" method.tauu:", "did you mean 'tau'", "lambda_margin"]),
         (
             "method.name=fixmach",
-            ["method.name: 'fixmach'", "did you mean 'fixmatch'", "aplt, finessl, ", ", supervised"],
+            ["method.name: 'fixmach'", "did you mean 'fixmatch'", "aplt, cmpl, ", ", supervised"],
         ),
         ("method.name=[1]", ["method.name: [1] is not a method"]),
         ("method=fixmatch", ["method: must be a section", "'fixmatch'"]),
@@ -128,6 +128,7 @@ def test_another_method_takes_over_the_settings_that_it_knows(tmp_path: Path) ->
         "name": "fixmatch",
         "tau": 0.9,
         "lambda_u": 1.0,
+        "offline_labels": False,
     }
     assert load_config(path, ["method.name=supervised"]).plan().phases == ()
 

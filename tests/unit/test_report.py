@@ -15,7 +15,7 @@ from matplotlib.image import imread
 from pydantic import JsonValue
 
 from aplt.common.artifacts import Evaluation, LabelVersion
-from aplt.common.config import BaseRunConfig, DataConfig, MethodConfig, ScheduleConfig, StoreConfig
+from aplt.common.config import BaseRunConfig, DataConfig, Head, MethodConfig, ScheduleConfig, StoreConfig
 from aplt.common.data.cache import CacheWriter, ClipCache, cache_settings
 from aplt.common.data.datasets.dataset import named_classes
 from aplt.common.data.frames import Frames
@@ -34,7 +34,13 @@ PROVENANCE = Provenance(role="labeler", host="h", pid=1, config_digest="d", code
 
 
 class WithLabels(MethodConfig):
-    uses_labels = True
+    @property
+    def uses_labels(self) -> bool:
+        return True
+
+    @property
+    def tested_head(self) -> Head:
+        return "prototypes"
 
 
 def config_of(prepared: Path, *, uses_labels: bool = True) -> BaseRunConfig:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from aplt.common.artifacts import LabelVersion
 from aplt.trainer.config import APLTConfig
-from aplt.trainer.losses import cross_entropy, margin_loss, pseudo_label_loss, pseudo_labels
-from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views, int_tensor
+from aplt.trainer.losses import cross_entropy, margin_loss, prototype_labels, pseudo_label_loss, pseudo_labels
+from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
 
 
 class APLT(Method[APLTConfig]):
     """Asynchronous pseudo-labelling and training (Zhang et al., IJCAI 2025), Eqs. 1-9; predicts with the prototypes.
 
     State: `rho` [K, D], the prototypes, and `label` [Nu], the offline label of each unlabelled clip, -1 where it was
-    screened out. Both stay as they are between two label versions. Before the first one this is FixMatch.
+    screened out; with online pseudo-labels `threshold` [K] too, the distances that screen them. All stay as they are
+    between two label versions. Before the first one this is FixMatch.
     """
 
-    uses_labeled_strong: ClassVar[bool] = True
+    uses_labeled_strong = True
 
     def __init__(
         self, config: APLTConfig, *, num_classes: int, feature_dim: int, num_unlabeled: int, normalize: str
@@ -33,25 +32,21 @@ class APLT(Method[APLTConfig]):
             num_unlabeled=num_unlabeled,
             normalize=normalize,
         )
+        self.uses_labeled_strong = config.margin_view == "strong" and config.classifier == "prototypes"
         self.rho: Tensor
-        self.label: Tensor
-        self.version: Tensor
+        self.threshold: Tensor
         self.register_buffer("rho", torch.zeros(num_classes, feature_dim))
-        self.register_buffer("label", torch.full((num_unlabeled,), -1, dtype=torch.int64))
-        self.register_buffer("version", torch.zeros((), dtype=torch.int64))
-
-    @property
-    def labels_version(self) -> int:
-        """The label version in use, 0 before the first."""
-        return int(self.version)
+        if config.pseudo_labels == "online":
+            self.register_buffer("threshold", torch.zeros(num_classes))
 
     def adopt(self, labels: LabelVersion) -> None:
         """Take over prototypes and kept labels; the rows of `labels` are the unlabelled clips in their order."""
-        kept_N = torch.from_numpy(labels.kept_N.copy())
-        label_N = torch.where(kept_N, int_tensor(labels.labels_N), -1)
+        super().adopt(labels)
         self.rho.copy_(torch.from_numpy(labels.prototypes_KD.copy()))
-        self.label.copy_(label_N)
-        self.version.fill_(labels.version)
+        if self.config.pseudo_labels == "online":
+            # What screened out nothing is no threshold.
+            threshold_K = torch.from_numpy(labels.adaptive_K.copy())
+            self.threshold.copy_(torch.full_like(threshold_K, torch.inf) if labels.kept_N.all() else threshold_K)
 
     def loss(self, model: nn.Module, batch: Batch) -> StepOutput:
         """L = L_logits + lambda L_margin (Eq. 9); during the warm-up L_logits alone (Eq. 3)."""
@@ -73,12 +68,22 @@ class APLT(Method[APLTConfig]):
 
         if not warm_up:
             assert batch.position_B is not None
-            (features_sx, _) = views[3]
-            offline_B = self.label[batch.position_B]
-            sup_margin = self._margin(features_sx, batch.labels_B)
-            u_margin = self._margin(features_su, offline_B.clamp_min(0), keep_B=offline_B >= 0)
-            loss = loss + self.config.lambda_margin * (sup_margin + u_margin)
-            parts |= {"sup_margin": sup_margin.detach(), "u_margin": u_margin.detach()}
+            weak = self.config.margin_view == "weak"
+            label_B = self.label[batch.position_B]
+            if self.config.classifier == "parametric":
+                u_offline = pseudo_label_loss(
+                    logits_u if weak else logits_su, label_B, reduction=self.config.margin_reduction
+                )
+                loss = loss + self.config.lambda_margin * u_offline
+                parts |= {"u_offline": u_offline.detach()}
+            else:
+                if self.config.pseudo_labels == "online":
+                    label_B = prototype_labels(self._normalized(features_u), self.rho, self.threshold)
+                    parts |= {"margin_share": (label_B >= 0).float().mean()}
+                sup_margin = self._margin(features_x if weak else views[3][0], batch.labels_B)
+                u_margin = self._margin(features_u if weak else features_su, label_B.clamp_min(0), keep_B=label_B >= 0)
+                loss = loss + self.config.lambda_margin * (sup_margin + u_margin)
+                parts |= {"sup_margin": sup_margin.detach(), "u_margin": u_margin.detach()}
 
         return StepOutput(
             loss=loss,
@@ -88,11 +93,12 @@ class APLT(Method[APLTConfig]):
             online_labels_B=online_B,
         )
 
+    def _normalized(self, features_BD: Tensor) -> Tensor:
+        return F.normalize(features_BD) if self.normalize == "l2" else features_BD
+
     def _margin(self, features_BD: Tensor, targets_B: Tensor, keep_B: Tensor | None = None) -> Tensor:
-        if self.normalize == "l2":
-            features_BD = F.normalize(features_BD)
         return margin_loss(
-            features_BD,
+            self._normalized(features_BD),
             self.rho,
             targets_B,
             keep_B=keep_B,

@@ -61,7 +61,7 @@ class Method(nn.Module, Generic[C]):
     """
 
     uses_unlabeled: ClassVar[bool] = True
-    uses_labeled_strong: ClassVar[bool] = False
+    uses_labeled_strong: bool = False
     uses_unlabeled_weak_2: ClassVar[bool] = False
     """A second weak view, drawn independently of the first."""
     uses_unlabeled_strong: ClassVar[bool] = True
@@ -75,15 +75,26 @@ class Method(nn.Module, Generic[C]):
         self.feature_dim = feature_dim
         self.num_unlabeled = num_unlabeled
         self.normalize = normalize
+        self.label: Tensor
+        """The offline label of each unlabelled clip, -1 where it was screened out; with label versions only."""
+        self.version: Tensor
+        if config.uses_labels:
+            self.register_buffer("label", torch.full((num_unlabeled,), -1, dtype=torch.int64))
+            self.register_buffer("version", torch.zeros((), dtype=torch.int64))
 
     @property
     def labels_version(self) -> int:
         """The label version in use, 0 before the first."""
-        return 0
+        return int(self.version) if self.config.uses_labels else 0
 
     def adopt(self, labels: LabelVersion) -> None:
-        """Take over a label version at a phase boundary. Only methods that train with labels are asked."""
-        raise NotImplementedError(f"{type(self).__name__} does not train with label versions")
+        """Take over a label version at a phase boundary; its rows are the unlabelled clips in their order.
+
+        Only methods that train with labels are asked.
+        """
+        kept_N = torch.from_numpy(labels.kept_N.copy())
+        self.label.copy_(torch.where(kept_N, int_tensor(labels.labels_N), -1))
+        self.version.fill_(labels.version)
 
     def begin(self, model: nn.Module) -> None:
         """Take over what is needed of the network as it is before the first step."""

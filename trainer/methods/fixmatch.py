@@ -12,7 +12,10 @@ from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
 
 
 class FixMatch(Method[FixMatchConfig]):
-    """FixMatch (Sohn et al., NeurIPS 2020), as in Eqs. 1-3 of the APLT paper; predicts with the parametric head."""
+    """FixMatch (Sohn et al., NeurIPS 2020), as in Eqs. 1-3 of the APLT paper; predicts with the parametric head.
+
+    With offline labels (Table 4, ASY) these take the place of the predictions from the first label version on.
+    """
 
     uses_unlabeled: ClassVar[bool] = True
 
@@ -23,7 +26,11 @@ class FixMatch(Method[FixMatchConfig]):
         )
         online_B = pseudo_labels(logits_u, tau=self.config.tau)
         sup_logits = cross_entropy(logits_x, batch.labels_B)
-        u_logits = pseudo_label_loss(logits_su, online_B)
+        target_B = online_B
+        if self.labels_version > 0:
+            assert batch.position_B is not None
+            target_B = self.label[batch.position_B]
+        u_logits = pseudo_label_loss(logits_su, target_B)
         return StepOutput(
             loss=sup_logits + self.config.lambda_u * u_logits,
             parts={"sup_logits": sup_logits.detach(), "u_logits": u_logits.detach()},
