@@ -79,11 +79,6 @@ class Survey:
         """The median of the shorter sides, in pixels."""
         return int(median(min(size) for size in self.sizes))
 
-    @property
-    def aspect(self) -> float:
-        """The median of width over height."""
-        return median(width / height for width, height in self.sizes)
-
 
 def look_at(
     root: Path,

@@ -103,8 +103,7 @@ def test_settings_follow_the_machine() -> None:
 def test_settings_follow_the_clips() -> None:
     assert propose(SEEN).frames_per_segment == 2
     assert propose(replace(SEEN, lengths=[9, 10, 40])).frames_per_segment == 1
-    assert propose(SEEN).fit == "crop"
-    assert propose(replace(SEEN, sizes=[(1920, 1080)])).fit == "stretch"
+    assert propose(SEEN).fit == "stretch"
     assert (propose(SEEN).test_rule, propose(SEEN).labeled_rule) == ("random", "per_class")
     assert propose(replace(SEEN, groups={"F01": 5})).test_rule == "group"
     assert propose(replace(SEEN, not_in_table=["x.mp4"])).labeled_rule == "all"

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from aplt.common.errors import ConfigError
 from aplt.common.models import MODELS, VideoClassifier, build_model
 from aplt.common.models.classifier import temporal_shift
+from aplt.common.models.tiny import CONTRAST, TinyStem
 from aplt.common.models.weights import TORCHVISION_FILES
 
 NUM_PARAMETERS = {
-    "tiny_tsm": 498_410,
+    "tiny_tsm": 313_098,
     "tsm_resnet18": 11_181_642,
     "tsn_resnet18": 11_181_642,
     "tsm_resnet50": 23_528_522,
@@ -174,6 +175,13 @@ def test_every_parameter_gets_a_gradient(name: str, autocast: bool) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in model.parameters())
 
 
+def test_the_tiny_stem_sees_the_frame_and_how_it_differs_from_the_clips_mean() -> None:
+    stem, frames = TinyStem(), torch.randn(6, 3, 20, 20)
+    clips = frames.view(2, 3, 3, 20, 20)
+    difference = (clips - clips.mean(dim=1, keepdim=True)).flatten(0, 1)
+    torch.testing.assert_close(stem(frames, 3), stem.still(frames) + stem.motion(CONTRAST * difference))
+
+
 def test_the_tiny_network_learns_the_direction_of_motion() -> None:
     # A bar moves right or left; every single frame is equally likely in both classes.
     generator = torch.Generator().manual_seed(0)
@@ -222,7 +230,9 @@ def test_a_head_of_other_classes_is_left_out(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.INFO):
         loaded = build_model("tiny_tsm", num_classes=3, init=str(tmp_path / "w.pth"))
     assert loaded.head.weight.shape == (3, 128)
-    assert torch.equal(loaded.state_dict()["backbone.conv.weight"], trained.state_dict()["backbone.conv.weight"])
+    assert torch.equal(
+        loaded.state_dict()["backbone.stem.still.weight"], trained.state_dict()["backbone.stem.still.weight"]
+    )
     assert "the head starts from scratch" in caplog.text
 
 
@@ -279,11 +289,11 @@ def test_weights_that_do_not_fit_are_one_clear_error(tmp_path: Path) -> None:
         assert len(caught.value.args) == 1
         return str(caught.value)
 
-    kernel = state.pop("backbone.conv.weight")
-    assert "do not fit this network: backbone.conv.weight is missing. Set model.name" in refused()
-    state["backbone.conv.weight"] = kernel[:, :1]
-    assert "backbone.conv.weight has shape (32, 1, 7, 7) instead of (32, 3, 7, 7)" in refused()
-    state["backbone.conv.weight"] = kernel
+    kernel = state.pop("backbone.stem.still.weight")
+    assert "do not fit this network: backbone.stem.still.weight is missing. Set model.name" in refused()
+    state["backbone.stem.still.weight"] = kernel[:, :1]
+    assert "backbone.stem.still.weight has shape (16, 1, 7, 7) instead of (16, 3, 7, 7)" in refused()
+    state["backbone.stem.still.weight"] = kernel
     state["backbone.extra"] = kernel
     assert "backbone.extra is unknown" in refused()
     torch.save(build_model("tsn_resnet18", num_classes=3).state_dict(), path)
