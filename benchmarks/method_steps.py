@@ -25,6 +25,7 @@ FORWARDED = {
     "flexmatch": (3, 0),
     "freematch": (3, 0),
     "infomatch": (5, 0),
+    "ltg": (6, 0),  # three by each of two networks
     "mean_teacher": (2, 1),
     "mixmatch": (3, 2),
     "pseudo_label": (2, 0),

@@ -57,6 +57,14 @@ def test_view(clips: Tensor, *, crop_size: int) -> Tensor:
     return _normalize(_planes(clips[:, :, top : top + crop_size, left : left + crop_size]))
 
 
+def temporal_gradient(clips: Tensor, following: Tensor) -> Tensor:
+    """Return (I_t - I_t+1 + 255) / 2 of uint8 clips [B, T, H, W, 3] and the frames that follow theirs, uint8 again.
+
+    No change is 127. LTG (Xiao et al., CVPR 2022), section 3.1.
+    """
+    return ((clips.to(torch.int16) - following + 255) // 2).to(torch.uint8)
+
+
 def weak_view(
     clips: Tensor,
     *,

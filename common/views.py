@@ -46,10 +46,18 @@ class Augmentation:
             **data.augment.model_dump(),
         )
 
-    def weak(self, clips: Tensor, rows_B: NDArray[np.int32], *, round_B: NDArray[np.int64], view: str) -> Tensor:
-        """Random frames, one random crop and flip per clip."""
+    def weak(
+        self,
+        clips: Tensor,
+        rows_B: NDArray[np.int32],
+        *,
+        round_B: NDArray[np.int64],
+        view: str,
+        gradients: bool = False,
+    ) -> Tensor:
+        """Random frames, or with `gradients` their temporal gradients; one random crop and flip per clip."""
         return augment.weak_view(
-            self._random_frames(clips, rows_B, round_B, view),
+            self._shown(clips, rows_B, round_B, view, gradients),
             rows_B=rows_B,
             seed=self.seed,
             epoch=round_B,
@@ -59,10 +67,18 @@ class Augmentation:
             flip=self.flip,
         )
 
-    def strong(self, clips: Tensor, rows_B: NDArray[np.int32], *, round_B: NDArray[np.int64], view: str) -> Tensor:
+    def strong(
+        self,
+        clips: Tensor,
+        rows_B: NDArray[np.int32],
+        *,
+        round_B: NDArray[np.int64],
+        view: str,
+        gradients: bool = False,
+    ) -> Tensor:
         """Another weak view, then RandAugment operations and Cutout, one draw per clip."""
         return augment.strong_view(
-            self._random_frames(clips, rows_B, round_B, view),
+            self._shown(clips, rows_B, round_B, view, gradients),
             rows_B=rows_B,
             seed=self.seed,
             epoch=round_B,
@@ -81,7 +97,9 @@ class Augmentation:
         )
         return augment.test_view(_pick(clips, frames_BT), crop_size=self.crop_size)
 
-    def _random_frames(self, clips: Tensor, rows_B: NDArray[np.int32], round_B: NDArray[np.int64], view: str) -> Tensor:
+    def _shown(
+        self, clips: Tensor, rows_B: NDArray[np.int32], round_B: NDArray[np.int64], view: str, gradients: bool
+    ) -> Tensor:
         frames_BT = sample_frames(
             rows_B,
             num_segments=self.num_segments,
@@ -90,7 +108,12 @@ class Augmentation:
             epoch=round_B,
             view=view,
         )
-        return _pick(clips, frames_BT)
+        if not gradients:
+            return _pick(clips, frames_BT)
+        # To the frame that is stored next; the last one is compared with the one before.
+        last = clips.shape[1] - 1
+        frames_BT = np.minimum(frames_BT, max(0, last - 1))
+        return augment.temporal_gradient(_pick(clips, frames_BT), _pick(clips, np.minimum(frames_BT + 1, last)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -164,6 +164,22 @@ class InfoMatchConfig(MethodConfig):
     """Of the moving averages that thresholds come from: about 1 / (1 - momentum) steps are remembered."""
 
 
+class LTGConfig(MethodConfig):
+    """Settings of LTG; the published ones, its epochs as shares of the training."""
+
+    name: Literal["ltg"] = "ltg"
+    tau: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """A mean prediction of both networks at least this confident becomes a pseudo-label."""
+    lambda_u: Annotated[float, Field(ge=0)] = 1.0
+    warmup: Annotated[float, Field(ge=0, le=1)] = 1 / 6
+    """Pseudo-labels are used after this share of the training."""
+    lambda_align: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distance between the networks' maps, which is a sum over four stages."""
+    lambda_contrast: Annotated[float, Field(ge=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Divides the cosine similarities of the contrast between the networks' features."""
+
+
 class MeanTeacherConfig(MethodConfig):
     """Settings of Mean Teacher; the published ones."""
 
@@ -294,6 +310,7 @@ AnyMethodConfig = Annotated[
     | FlexMatchConfig
     | FreeMatchConfig
     | InfoMatchConfig
+    | LTGConfig
     | MeanTeacherConfig
     | MixMatchConfig
     | PseudoLabelConfig

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -108,13 +108,14 @@ class Loader:
     def _views(self, read: Read, epoch: int) -> Batch:
         augment, method, order = self._augmentation, self._method, read.order
         rows_x = self._data.labeled_rows_M[order.labeled_B]
+        visit_x = order.labeled_visit_B
         progress = order.done / self.total_steps
         clips_x = read.labeled.to(self._device, non_blocking=True)
         labels_B = self._labels_M[order.labeled_B].to(self._device)
-        labeled_weak = augment.weak(clips_x, rows_x, round_B=order.labeled_visit_B, view="labeled weak")
+        labeled_weak = augment.weak(clips_x, rows_x, round_B=visit_x, view="labeled weak")
         labeled_strong = None
         if method.uses_labeled_strong:
-            labeled_strong = augment.strong(clips_x, rows_x, round_B=order.labeled_visit_B, view="labeled strong")
+            labeled_strong = augment.strong(clips_x, rows_x, round_B=visit_x, view="labeled strong")
         if read.unlabeled is None:
             return Batch(progress=progress, labels_B=labels_B, labeled_weak=labeled_weak, labeled_strong=labeled_strong)
         rows_u = self._data.unlabeled_rows_N[order.unlabeled_B]
@@ -127,7 +128,7 @@ class Loader:
             unlabeled_strong = augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong")
         if method.uses_unlabeled_strong_2:
             unlabeled_strong_2 = augment.strong(clips_u, rows_u, round_B=round_B, view="unlabeled strong 2")
-        return Batch(
+        batch = Batch(
             progress=progress,
             labels_B=labels_B,
             labeled_weak=labeled_weak,
@@ -137,4 +138,14 @@ class Loader:
             unlabeled_strong=unlabeled_strong,
             unlabeled_strong_2=unlabeled_strong_2,
             position_B=torch.from_numpy(order.unlabeled_B).to(self._device),
+        )
+        if not method.uses_temporal_gradients:
+            return batch
+        return replace(
+            batch,
+            labeled_weak_tg=augment.weak(clips_x, rows_x, round_B=visit_x, view="labeled weak", gradients=True),
+            unlabeled_weak_tg=augment.weak(clips_u, rows_u, round_B=round_B, view="unlabeled weak", gradients=True),
+            unlabeled_strong_tg=augment.strong(
+                clips_u, rows_u, round_B=round_B, view="unlabeled strong", gradients=True
+            ),
         )

@@ -57,7 +57,7 @@ class TimmFrames(VideoClassifier):
         return features_BD, self.head(features_BD)
 
     def stages(self, clips: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return features, logits and four maps [B*T, C, H, W], of its last stages or evenly spaced among its layers.
+        """Return features, logits and maps [B*T, C, H, W]: of its last four stages, or of four layers evenly spaced.
 
         Raises:
             ConfigError: the network gives no maps, or takes frames of another size alone.
@@ -68,7 +68,7 @@ class TimmFrames(VideoClassifier):
                 f"model.name timm:{self.architecture} gives no maps of its stages; choose another network"
             )
         num = len(self.backbone.feature_info)
-        indices = range(num - 4, num) if num < 8 else range(num // 4 - 1, num, num // 4)
+        indices = range(max(0, num - 4), num) if num < 8 else range(num // 4 - 1, num, num // 4)
         last, maps = self.backbone.forward_intermediates(clips.flatten(0, 1), indices=list(indices), output_fmt="NCHW")
         features = self.backbone.forward_head(last)
         features_BD = features.view(*clips.shape[:2], self.feature_dim).mean(1)

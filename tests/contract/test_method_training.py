@@ -161,10 +161,13 @@ def test_the_loader_makes_the_views_that_it_asks_for(name: str, data: PreparedDa
     }
     asked = {
         "labeled_weak": True,
+        "labeled_weak_tg": method.uses_temporal_gradients,
         "labeled_strong": method.uses_labeled_strong,
         "unlabeled_weak": method.uses_unlabeled,
+        "unlabeled_weak_tg": method.uses_temporal_gradients,
         "unlabeled_weak_2": method.uses_unlabeled and method.uses_unlabeled_weak_2,
         "unlabeled_strong": method.uses_unlabeled and method.uses_unlabeled_strong,
+        "unlabeled_strong_tg": method.uses_temporal_gradients,
         "unlabeled_strong_2": method.uses_unlabeled and method.uses_unlabeled_strong_2,
     }
     assert views == {view for view, is_asked in asked.items() if is_asked}

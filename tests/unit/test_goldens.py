@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aplt.common.augment import temporal_gradient
 from aplt.labeler.clustering import kmeans, semi_supervised_kmeans
 from aplt.labeler.prototypes import build_prototypes
 from aplt.labeler.thresholds import self_adaptive_thresholds
@@ -21,6 +22,7 @@ from aplt.trainer.methods import (
     flexmatch,
     freematch,
     infomatch,
+    ltg,
     mean_teacher,
     mixmatch,
     softmatch,
@@ -248,6 +250,20 @@ def cmpl_swap(tau: float, **values: list[float]) -> dict[str, Any]:
     }
 
 
+def ltg_gradient(pairs: list[list[int]]) -> dict[str, Any]:
+    first, following = torch.tensor(pairs, dtype=torch.uint8).T
+    return {"gradients": temporal_gradient(first, following)}
+
+
+def ltg_align(rgb: list[Any], tg: list[Any]) -> dict[str, Any]:
+    maps = [[torch.tensor([values])] for values in (rgb, tg)]
+    return {"loss": ltg.alignment_loss(*maps, num_clips=1)[0]}
+
+
+def ltg_contrast(rgb: list[Any], tg: list[Any], temperature: float) -> dict[str, Any]:
+    return {"loss": ltg.contrastive_loss(torch.tensor(rgb), torch.tensor(tg), temperature=temperature)}
+
+
 def margin(
     prototypes: list[Any], features: list[Any], targets: list[int], keep: list[bool] | None = None, **options: Any
 ) -> dict[str, Any]:
@@ -298,11 +314,14 @@ KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "svformer_targets": svformer_targets,
     "svformer_mix": svformer_mix,
     "cmpl": cmpl_swap,
+    "ltg_gradient": ltg_gradient,
+    "ltg_align": ltg_align,
+    "ltg_contrast": ltg_contrast,
     "margin": margin,
     "margin_floor": margin_floor,
     "cosine_lr": learning_rates,
 }
-EXACT = {"assignments", "keep", "pseudo_labels", "selected"}
+EXACT = {"assignments", "gradients", "keep", "pseudo_labels", "selected"}
 
 
 @pytest.mark.parametrize("name", CASES)

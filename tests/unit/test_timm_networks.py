@@ -77,3 +77,20 @@ def test_what_the_library_cannot_do_is_explained() -> None:
         build_model("timm:test_resnet", num_classes=3, init="imagenet")
     with pytest.raises(ConfigError, match=r"timm:test_vit takes frames of 160 x 160 pixels alone, not 32 x 32 pixels"):
         build_model("timm:test_vit", num_classes=3)(clips_of())
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_vit", "test_convnext"])
+def test_maps_come_with_the_same_features_and_another_network_with_other_weights(architecture: str) -> None:
+    pytest.importorskip("timm")
+    model = build_model(f"timm:{architecture}", num_classes=3).eval()
+    clips = clips_of(size=160 if "vit" in architecture else 32)
+    with torch.no_grad():
+        features_BD, logits_BK = model(clips)
+        found_BD, found_BK, maps = model.stages(clips)
+        others_BD = model.narrower().eval()(clips)[0]
+    assert torch.allclose(found_BD, features_BD, atol=1e-5)
+    assert torch.allclose(found_BK, logits_BK, atol=1e-5)
+    assert [values.dim() for values in maps] == [4, 4, 4, 4]
+    assert all(len(values) == 6 for values in maps)
+    assert others_BD.shape == features_BD.shape
+    assert not torch.allclose(others_BD, features_BD)

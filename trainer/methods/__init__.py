@@ -12,6 +12,7 @@ from aplt.trainer.methods.fixmatch import FixMatch
 from aplt.trainer.methods.flexmatch import FlexMatch
 from aplt.trainer.methods.freematch import FreeMatch
 from aplt.trainer.methods.infomatch import InfoMatch
+from aplt.trainer.methods.ltg import LTG
 from aplt.trainer.methods.mean_teacher import MeanTeacher
 from aplt.trainer.methods.mixmatch import MixMatch
 from aplt.trainer.methods.pseudo_label import PseudoLabel
@@ -30,6 +31,7 @@ METHODS: dict[str, type[Method[Any]]] = {
     "flexmatch": FlexMatch,
     "freematch": FreeMatch,
     "infomatch": InfoMatch,
+    "ltg": LTG,
     "mean_teacher": MeanTeacher,
     "mixmatch": MixMatch,
     "pseudo_label": PseudoLabel,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -22,6 +22,8 @@ C = TypeVar("C", bound=MethodConfig)
 class Batch:
     """The views of one step, [B, T, 3, H, W] each; those that the method does not ask for are None.
 
+    A name with `_tg` is the temporal gradient of the view with that name: of the same frames, crop and changes.
+
     `progress` is the share of the run's steps that are done, from 0 to below 1. `position_B` says where an unlabelled
     clip stands in the list of unlabelled clips, for state kept per clip.
     """
@@ -29,10 +31,13 @@ class Batch:
     progress: float
     labels_B: Tensor
     labeled_weak: Tensor
+    labeled_weak_tg: Tensor | None = None
     labeled_strong: Tensor | None = None
     unlabeled_weak: Tensor | None = None
+    unlabeled_weak_tg: Tensor | None = None
     unlabeled_weak_2: Tensor | None = None
     unlabeled_strong: Tensor | None = None
+    unlabeled_strong_tg: Tensor | None = None
     unlabeled_strong_2: Tensor | None = None
     position_B: Tensor | None = None
 
@@ -67,6 +72,8 @@ class Method(nn.Module, Generic[C]):
     uses_unlabeled_strong: ClassVar[bool] = True
     uses_unlabeled_strong_2: ClassVar[bool] = False
     """A second strong view, drawn independently of the first."""
+    uses_temporal_gradients: ClassVar[bool] = False
+    """The temporal gradients of the weak views and of the unlabelled strong one too."""
 
     def __init__(self, config: C, *, num_classes: int, feature_dim: int, num_unlabeled: int, normalize: str) -> None:
         super().__init__()
@@ -114,12 +121,14 @@ class Method(nn.Module, Generic[C]):
         return model
 
 
-def forward_views(model: nn.Module, *views: Tensor | None) -> list[tuple[Tensor, Tensor]]:
-    """Return (features, logits) of each view from one concatenated forward, so that batch norm sees them together."""
+def forward_views(model: Callable[[Tensor], tuple[Tensor, ...]], *views: Tensor | None) -> list[tuple[Tensor, ...]]:
+    """Return (features, logits) of each view from one concatenated forward, so that batch norm sees them together.
+
+    `model` may give other outputs, and any number of them, with a row per clip.
+    """
     present = [view for view in views if view is not None]
-    features_ND, logits_NK = model(torch.cat(present))
     sizes = [len(view) for view in present]
-    return list(zip(features_ND.float().split(sizes), logits_NK.float().split(sizes), strict=True))
+    return list(zip(*(torch.split(output.float(), sizes) for output in model(torch.cat(present))), strict=True))
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+"""LTG: a second network sees what changes between frames; it labels with the first one, and the first learns its maps.
+
+Letters: N clips of a view, T frames, C channels, D features, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from aplt.common.models import VideoClassifier
+from aplt.trainer.config import LTGConfig
+from aplt.trainer.losses import cross_entropy, pseudo_label_loss, pseudo_labels
+from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
+
+
+class LTG(Method[LTGConfig]):
+    """Learning from temporal gradients (Xiao et al., CVPR 2022); the RGB network predicts, with the parametric head.
+
+    State: `temporal`, the network of the temporal gradients (TG), which starts as a copy of the RGB one and has weights
+    of its own; `project_rgb` and `project_tg`, what compares their features. All of them are trained.
+    """
+
+    uses_temporal_gradients: ClassVar[bool] = True
+
+    def __init__(self, config: LTGConfig, **sizes: Any) -> None:
+        super().__init__(config, **sizes)
+        self.temporal: VideoClassifier
+        self.project_rgb = projector(self.feature_dim)
+        self.project_tg = projector(self.feature_dim)
+
+    def begin(self, model: nn.Module) -> None:
+        """The TG network starts as a copy."""
+        assert isinstance(model, VideoClassifier)
+        self.temporal = copy.deepcopy(model)
+
+    def loss(self, model: nn.Module, batch: Batch) -> StepOutput:
+        """L = L_s + lambda_u L_u + lambda_align sum_k L_align_k + lambda_contrast L_con; L_u after the warm-up."""
+        assert isinstance(model, VideoClassifier)
+        warm_up = batch.progress < self.config.warmup
+        labeled, weak, *strong = forward_views(
+            partial(both_streams, model, self.temporal),
+            pairs(batch.labeled_weak, batch.labeled_weak_tg),
+            pairs(batch.unlabeled_weak, batch.unlabeled_weak_tg),
+            None if warm_up else pairs(batch.unlabeled_strong, batch.unlabeled_strong_tg),
+        )
+        (features_x, logits_x, tg_features_x, tg_logits_x, distance_x) = labeled
+        (features_u, logits_u, tg_features_u, tg_logits_u, distance_u) = weak
+
+        online_B = pseudo_labels((logits_u + tg_logits_u) / 2, tau=self.config.tau)
+        sup_logits = (cross_entropy(logits_x, batch.labels_B) + cross_entropy(tg_logits_x, batch.labels_B)) / 2
+        align = torch.cat([distance_x, distance_u]).mean()
+        contrast = contrastive_loss(
+            self.project_rgb(torch.cat([features_x, features_u])).float(),
+            self.project_tg(torch.cat([tg_features_x, tg_features_u])).float(),
+            temperature=self.config.temperature,
+        )
+        loss = sup_logits + self.config.lambda_align * align + self.config.lambda_contrast * contrast
+        parts = {"sup_logits": sup_logits.detach(), "align": align.detach(), "contrast": contrast.detach()}
+        if not warm_up:
+            ((_, logits_su, _, tg_logits_su, _),) = strong
+            u_logits = (pseudo_label_loss(logits_su, online_B) + pseudo_label_loss(tg_logits_su, online_B)) / 2
+            loss = loss + self.config.lambda_u * u_logits
+            parts |= {"u_logits": u_logits.detach()}
+        return StepOutput(
+            loss=loss,
+            parts=parts,
+            labeled_features_BD=features_x.detach(),
+            unlabeled_features_BD=features_u.detach(),
+            online_labels_B=online_B,
+        )
+
+
+def projector(feature_dim: int) -> nn.Sequential:
+    """Return three layers [N, D] to [N, D] with batch norm, the last one without parameters (section 3.3)."""
+    return nn.Sequential(
+        *(nn.Linear(feature_dim, feature_dim), nn.BatchNorm1d(feature_dim), nn.ReLU(inplace=True)),
+        *(nn.Linear(feature_dim, feature_dim), nn.BatchNorm1d(feature_dim), nn.ReLU(inplace=True)),
+        *(nn.Linear(feature_dim, feature_dim), nn.BatchNorm1d(feature_dim, affine=False)),
+    )
+
+
+def pairs(clips: Tensor | None, gradients: Tensor | None) -> Tensor:
+    """Return a view [N, T, 3, H, W] and its temporal gradients side by side, [N, 2, T, 3, H, W]."""
+    assert clips is not None
+    assert gradients is not None
+    return torch.stack([clips, gradients], dim=1)
+
+
+def both_streams(rgb: VideoClassifier, temporal: VideoClassifier, clips: Tensor) -> tuple[Tensor, ...]:
+    """Return features and logits of both networks for pairs [N, 2, T, 3, H, W], and how far their maps disagree [N]."""
+    features_ND, logits_NK, maps = rgb.stages(clips[:, 0])
+    tg_features_ND, tg_logits_NK, tg_maps = temporal.stages(clips[:, 1])
+    return features_ND, logits_NK, tg_features_ND, tg_logits_NK, alignment_loss(maps, tg_maps, num_clips=len(clips))
+
+
+def alignment_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], *, num_clips: int) -> Tensor:
+    """Return 1 minus the mean cosine over channels of two maps [N or N*T, C, ...], summed over the stages; [N].
+
+    Gradients flow to the first alone: TG teaches RGB (section 3.2).
+    """
+    distances = []
+    for values, target in zip(maps, targets, strict=True):
+        cosines = F.cosine_similarity(values.float(), target.detach().float(), dim=1)
+        distances.append(1 - cosines.reshape(num_clips, -1).mean(dim=1))
+    return torch.stack(distances).sum(dim=0)
+
+
+def contrastive_loss(rgb_ND: Tensor, tg_ND: Tensor, *, temperature: float) -> Tensor:
+    """Return InfoNCE from each kind of features to the other, averaged (section 3.3).
+
+    A clip's partner is the same clip in the other kind; the other clips of the batch in that kind are negatives.
+    """
+    similarities_NN = F.normalize(rgb_ND) @ F.normalize(tg_ND).T / temperature
+    own_N = torch.arange(len(rgb_ND), device=rgb_ND.device)
+    return (F.cross_entropy(similarities_NN, own_N) + F.cross_entropy(similarities_NN.T, own_N)) / 2
