@@ -14,6 +14,7 @@ from aplt.common.service import ROLES, Role, read_status
 from aplt.common.store import ArtifactStore
 from aplt.deploy.benchmark.records import Record, make_record
 from aplt.deploy.config import RunConfig
+from aplt.deploy.local import die_with_parent
 from aplt.deploy.runs import open_store, records_folder
 
 POLL_S = 0.1
@@ -30,6 +31,7 @@ def run_cell(job: dict[str, Any]) -> Record:
     Args:
         job: `cell` (see `make_record`) and `config`, as JSON values.
     """
+    die_with_parent()  # Ray's worker outlives its raylet by seconds, and with it the services would
     config = RunConfig.model_validate(job["config"])
     store = open_store(config)
     failed = run_services(config)

@@ -153,7 +153,7 @@ def make_record(cell: Mapping[str, Any], config: RunConfig, store: ArtifactStore
         **cell,
         "settings": deciding_settings(config),
         "method": config.method.name,
-        "tested": "prototypes" if config.method.uses_labels else "head",
+        "tested": config.method.tested_head,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "code_version": code_version(),
         "hardware": hardware(),

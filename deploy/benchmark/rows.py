@@ -49,13 +49,21 @@ class Published:
 
 
 def method_row(name: str, label: str, published: str | None = None) -> Row:
-    """Return the row of a method with its own settings."""
+    """Return the row of a method with its own settings, which is the same run in every table."""
     return Row(name=name, label=label, method=name, published=published)
 
 
 _SUPERVISED = method_row("supervised", "labelled clips only", "Baseline (Labeled Only)")
-_FIXMATCH = method_row(REFERENCE, "FixMatch")
 _APLT = method_row("aplt", "APLT", "APLT (Ours)")
+
+
+def _ablation(name: str, label: str, published: str, *settings: str, method: str = "aplt") -> Row:
+    return Row(name=name, label=label, method=method, settings=settings, published=published)
+
+
+_NO_THRESHOLD = "labeler.threshold=none"
+_NO_AUGMENTATION = "labeler.labeled_augmentation=false"
+_WEAK = "method.margin_view=weak"
 
 TABLES = {
     table.name: table
@@ -86,10 +94,67 @@ TABLES = {
             title="Semi-supervised methods for videos",
             rows=(
                 _SUPERVISED,
-                _FIXMATCH,
+                method_row(REFERENCE, "FixMatch"),
                 method_row("tcl", "TCL", "TCL"),
                 method_row("ltg", "LTG", "LTG"),
                 method_row("svformer", "SVFormer", "SVFormer"),
+                _APLT,
+            ),
+        ),
+        Table(
+            name="table3",
+            number=3,
+            title="Parts of APLT",
+            rows=(
+                _SUPERVISED,
+                method_row(REFERENCE, "FixMatch (SSL)", "SSL"),
+                _ablation(
+                    *("km", "+ k-means", "SSL + KM"),
+                    *("labeler.strategy=kmeans", _NO_THRESHOLD, _NO_AUGMENTATION, _WEAK),
+                ),
+                _ablation(
+                    *("sskm-w", "+ semi-supervised k-means, weak view", "SSL + SSKM (W)"),
+                    *(_NO_THRESHOLD, _NO_AUGMENTATION, _WEAK),
+                ),
+                _ablation(
+                    *("sskm-s", "+ semi-supervised k-means, strong view", "SSL + SSKM (S)"),
+                    *(_NO_THRESHOLD, _NO_AUGMENTATION),
+                ),
+                _ablation("sskm-s-la", "+ labelled augmentation", "SSL + SSKM(S) + LA", _NO_THRESHOLD),
+                _ablation("sskm-s-sat", "+ self-adaptive thresholds", "SSL + SSKM(S) + SAT", _NO_AUGMENTATION),
+                method_row("aplt", "+ both: APLT", "SSL + SSKM(S) + LA + SAT"),
+            ),
+        ),
+        Table(
+            name="table4",
+            number=4,
+            title="Labels made in the step (SYN) and between phases (ASY)",
+            rows=(
+                method_row(REFERENCE, "FixMatch, SYN", "FixMatch (Baseline) [SYN]"),
+                _ablation(
+                    *("fixmatch-asy", "FixMatch, ASY", "FixMatch [ASY]"),
+                    *("method.offline_labels=true", "labeler.strategy=parametric"),
+                    method=REFERENCE,
+                ),
+                _ablation("aplt-syn", "APLT, SYN", "APLT (Ours) [SYN]", "method.pseudo_labels=online"),
+                method_row("aplt", "APLT, ASY", "APLT (Ours) [ASY]"),
+            ),
+        ),
+        Table(
+            name="table5",
+            number=5,
+            title="The prototype classifier in training and test",
+            rows=(
+                method_row("supervised", "labelled clips only", "Baseline"),
+                method_row(REFERENCE, "FixMatch"),
+                _ablation(
+                    *("variant-1", "offline labels train the parametric head (Variant I)", "Variant I of APLT"),
+                    "method.classifier=parametric",
+                ),
+                _ablation(
+                    *("variant-2", "prototypes for the test alone (Variant II)", "Variant II of APLT"),
+                    *("schedule.warmup_epochs={total}", "schedule.epochs=0"),
+                ),
                 _APLT,
             ),
         ),
