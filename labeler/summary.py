@@ -108,7 +108,7 @@ def summarize(history: History, config: BaseRunConfig, data: PreparedData) -> Su
             for c, name in enumerate(data.class_names)
         ],
     }
-    return summary | {"where_next": _hints(summary, history)}
+    return summary | {"where_next": _hints(summary, config, history)}
 
 
 def _describe_labels(history: History, version: int) -> Summary:
@@ -152,7 +152,7 @@ def _spans_of(value: Mapping[str, Any] | None) -> list[Span]:
     return sorted(spans, key=lambda span: span.start)
 
 
-def _hints(summary: Summary, history: History) -> list[str]:
+def _hints(summary: Summary, config: BaseRunConfig, history: History) -> list[str]:
     """Return what the numbers suggest to look at next; every hint names the number that it rests on."""
     hints = []
     final, labels = summary["final"], summary["labels"]
@@ -164,15 +164,16 @@ def _hints(summary: Summary, history: History) -> list[str]:
         name, head, accuracy = weakest
         hints.append(f"The weakest class is {name}: {percent(accuracy)} of its test clips are right ({_HEAD[head]}).")
     before, after = final["prototypes_before"], final["prototypes"]
-    if before and after and before["accuracy"] - after["accuracy"] > 0.01:
+    if summary["tested_head"] == "prototypes" and before and after and before["accuracy"] - after["accuracy"] > 0.01:
         loss = 100 * (before["accuracy"] - after["accuracy"])
         hints.append(f"The last prototypes are {loss:.1f} points worse than those before; compare the two versions.")
-    if labels and labels[-1]["precision"] is not None and labels[-1]["precision"] <= labels[-1]["accuracy_all"]:
+    newest = labels[-1] if labels else {"precision": None, "kept_share": None}
+    kept_share = newest["kept_share"]
+    if newest["precision"] is not None and newest["precision"] <= newest["accuracy_all"] and kept_share != 1:
         hints.append("Kept pseudo-labels are no more often right than all: distance does not tell good from bad here.")
-    if labels and labels[-1]["kept_share"] is not None and labels[-1]["kept_share"] < 0.2:
-        hints.append(
-            f"Only {percent(labels[-1]['kept_share'])} of the clips are kept; labeler.sat_scale above 1 keeps more."
-        )
+    if kept_share is not None and kept_share < 0.2:
+        advice = "a lower method.tau" if config.labeler.strategy == "parametric" else "labeler.sat_scale above 1"
+        hints.append(f"Only {percent(kept_share)} of the clips are kept; {advice} keeps more.")
     if history.newest is not None:
         idle = [summary["classes"][c] for c in range(len(summary["classes"])) if not _kept_any(history.newest, c)]
         if idle:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -15,7 +15,15 @@ from matplotlib.image import imread
 from pydantic import JsonValue
 
 from aplt.common.artifacts import Evaluation, LabelVersion
-from aplt.common.config import BaseRunConfig, DataConfig, Head, MethodConfig, ScheduleConfig, StoreConfig
+from aplt.common.config import (
+    BaseRunConfig,
+    DataConfig,
+    Head,
+    LabelerConfig,
+    MethodConfig,
+    ScheduleConfig,
+    StoreConfig,
+)
 from aplt.common.data.cache import CacheWriter, ClipCache, cache_settings
 from aplt.common.data.datasets.dataset import named_classes
 from aplt.common.data.frames import Frames
@@ -157,6 +165,7 @@ def test_summary_of_a_small_run_is_exact(reported: tuple[ArtifactStore, dict[str
     assert store.read_json("report/summary.json") == summary
     assert summary["run"] == "small"
     assert summary["method"] == "aplt"
+    assert summary["tested_head"] == "prototypes"
     assert summary["finished"] is True
     assert summary["final"] == {
         "epoch": 4,
@@ -279,6 +288,22 @@ def test_one_class_of_which_nothing_or_all_is_kept_and_no_truth(tmp_path: Path, 
     assert summary["pictures"] == ["pseudo_labels.png", "classes/00_only.png"]
     assert summary["labels"][0]["kept_share"] == float(kept)
     assert ("No pseudo-label is kept for only." in summary["where_next"]) is not kept
+
+
+@pytest.mark.parametrize("strategy", ["sskm", "parametric"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_hints_suit_where_labels_come_from(tmp_path: Path, kept: bool, strategy: Literal["sskm", "parametric"]) -> None:
+    config = config_of(tmp_path)
+    config = config.model_copy(update={"labeler": LabelerConfig(strategy=strategy)})
+    store = ArtifactStore(config.store.url, config.run)
+    publish_labels(store, replace(labels_of(1, 1), kept_N=np.full(18, kept)), start=0)
+    publish_evaluation(store, 1, labels__precision=0.6, labels__accuracy_all=0.6)
+
+    hints = " ".join(write_report(store, config, prepare(tmp_path))["where_next"])
+
+    assert ("method.tau keeps more" in hints) is (not kept and strategy == "parametric")
+    assert ("sat_scale above 1 keeps more" in hints) is (not kept and strategy == "sskm")
+    assert ("no more often right than all" in hints) is not kept
 
 
 def test_clips_on_a_sheet_are_those_around_the_threshold() -> None:
