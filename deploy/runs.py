@@ -62,17 +62,18 @@ def create_or_resume(config: RunConfig, *, resume: bool, join: bool = False) -> 
     }
     if store.create_json(RECORD, record):
         return store
-    recorded = store.read_json(RECORD) or {}
-    difference = describe_difference(recorded.get("config", {}), values)
-    if difference and (resume or join):
+    if not (resume or join):
+        made_at = (store.read_json(RECORD) or {}).get("created_at", "earlier")
+        raise RunError(
+            f"run {config.run} exists already in {config.store.url} (made {made_at}). "
+            "Go on with it by --resume, or choose a new name with --set run=NAME"
+        )
+    # Parsed, so that a setting that came later than the run has its default there too.
+    difference = describe_difference(recorded_config(store).model_dump(mode="json"), values)
+    if difference:
         raise RunError(
             f"run {config.run} was made with another configuration: {difference}. "
             "Use the old settings, or a new name with --set run=NAME"
-        )
-    if not (resume or join):
-        raise RunError(
-            f"run {config.run} exists already in {config.store.url} (made {recorded.get('created_at', 'earlier')}). "
-            "Go on with it by --resume, or choose a new name with --set run=NAME"
         )
     return store
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from aplt.common.config import MAY_CHANGE, config_digest, flatten
-from aplt.common.errors import ConfigError
+from aplt.common.errors import ConfigError, RunError
 from aplt.deploy.config import RunConfig, check_paths, load_config
-from aplt.deploy.runs import describe_difference
+from aplt.deploy.runs import RECORD, create_or_resume, describe_difference
 
 SMALLEST: dict[str, Any] = {"run": "demo", "data": {"root": "clips"}}
 
@@ -188,6 +188,19 @@ def test_where_and_how_fast_a_run_works_may_change(cfg: Path, override: str) -> 
     before, after = (load_config(cfg, extra).model_dump(mode="json") for extra in ([], [override]))
     assert config_digest(before) == config_digest(after)
     assert describe_difference(before, after) == ""
+
+
+def test_a_run_goes_on_where_settings_have_come_since(cfg: Path) -> None:
+    config = load_config(cfg, ["store.url=memory://settings-that-came-later"])
+    store = create_or_resume(config, resume=False)
+    record = store.read_json(RECORD)
+    assert record is not None
+    del record["config"]["labeler"]["strategy"], record["config"]["method"]["margin_view"]
+    store.write_json(RECORD, record)
+    create_or_resume(config, resume=True)
+    other = load_config(cfg, ["store.url=memory://settings-that-came-later", "method.margin_view=weak"])
+    with pytest.raises(RunError, match=r"configuration: method\.margin_view was 'strong', is 'weak'\. "):
+        create_or_resume(other, resume=True)
 
 
 @pytest.mark.parametrize(
