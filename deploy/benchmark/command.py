@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from aplt.common.data.manifest import write_text
 from aplt.common.errors import RunError
 from aplt.deploy.benchmark.grid import Folder, run_grid
 from aplt.deploy.benchmark.plan import (
@@ -15,7 +16,10 @@ from aplt.deploy.benchmark.plan import (
     data_digest,
     prepare_grid,
 )
-from aplt.deploy.display import messages
+from aplt.deploy.benchmark.records import Record, find_record, read_records
+from aplt.deploy.benchmark.rows import APLT, REFERENCE, method_row
+from aplt.deploy.benchmark.tables import Outcome, csv_text, line_cells, markdown, outcome_of, ratio_text
+from aplt.deploy.display import make_table, messages, output
 
 
 def run_benchmark(
@@ -57,7 +61,69 @@ def run_benchmark(
         if not tables_only:
             prepare_grid(plan.cells(None), console)
             failed = run_grid(plan.cells(data_digest(first)), first.cluster, folder, console, keep_runs=keep_runs)
+        write_results(plan, folder, data_digest(first))
     if failed:
         raise RunError(
             f"{failed} runs failed; {out / 'logs'} says why. The same command runs them again, and nothing else"
         )
+
+
+def write_results(plan: Plan, folder: Folder, data: str | None) -> None:
+    """Write tables and figures of all records that there are, and print the tables."""
+    from aplt.deploy.benchmark.pictures import table_picture  # matplotlib takes a second
+
+    records = read_records(folder.records)
+    for table in plan.tables:
+        outcome = outcome_of(
+            table,
+            plan.ratios,
+            plan.seeds,
+            cell_of=lambda row, ratio, seed: plan.cell(row, ratio, seed, data),
+            records=records,
+            failure_of=folder.failure_of,
+        )
+        write_text(folder.path / f"{table.name}.md", markdown(outcome))
+        write_text(folder.path / f"{table.name}.csv", csv_text(outcome))
+        if (picture := table_picture(outcome)) is not None:
+            (folder.path / f"{table.name}.png").write_bytes(picture)
+        print_outcome(outcome)
+    names = write_figures(plan, folder, records, data)
+    pages = ", ".join([*(f"{table.name}.md" for table in plan.tables), *names])
+    output().print(f"In {folder.path}: {pages}", markup=False)
+
+
+def write_figures(plan: Plan, folder: Folder, records: Sequence[Record], data: str | None) -> list[str]:
+    """Write the figures that compare FixMatch and APLT, where both were run; returns the names of the files."""
+    from aplt.deploy.benchmark.pictures import class_gains, class_gains_picture, pseudo_label_picture
+
+    names: list[str] = []
+    if not any(row.name == APLT for table in plan.tables for row in table.rows):
+        return names
+    for ratio in plan.ratios:
+        found: dict[str, dict[int, Record]] = {}
+        for name, label in ((REFERENCE, "FixMatch"), (APLT, "APLT")):
+            cells = {seed: plan.cell(method_row(name, label), ratio, seed, data) for seed in plan.seeds}
+            by_seed = {seed: find_record(cell, records) for seed, cell in cells.items()}
+            found[label] = {seed: record for seed, record in by_seed.items() if record is not None}
+        seeds = sorted(found["FixMatch"].keys() & found["APLT"].keys())
+        if not seeds:
+            continue
+        subtitle = f"{ratio_text(ratio)} · seeds {', '.join(map(str, seeds))}"
+        curves = {label: [by_seed[seed] for seed in seeds] for label, by_seed in found.items()}
+        pictures = {
+            "figure2b": pseudo_label_picture(curves, subtitle + " · lines: mean, bands: lowest to highest"),
+            "figure4": class_gains_picture(class_gains(found["APLT"], found["FixMatch"]), subtitle),
+        }
+        for figure, picture in pictures.items():
+            if picture is not None:
+                names.append(f"{figure}.png" if ratio is None else f"{figure}-{ratio:g}.png")
+                (folder.path / names[-1]).write_bytes(picture)
+    return names
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """Print the numbers of a table, without the paper's."""
+    for ratio in dict.fromkeys(line.ratio for line in outcome.lines):
+        lines = [line_cells(line) for line in outcome.lines if line.ratio == ratio]
+        title = f"Table {outcome.table.number}: {outcome.table.title}. {ratio_text(ratio)}"
+        output().print(make_table(title, ["", "accuracy", "against FixMatch", "runs", "time", "clips seen"], lines))

@@ -9,7 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from aplt.common.errors import RunError
+from aplt.common.store import ArtifactStore
 from aplt.deploy.benchmark.progress import Progress, progress_on
 from aplt.deploy.benchmark.records import Cell, Record, find_record, read_records, write_record
 from aplt.deploy.config import ClusterConfig
@@ -82,11 +83,21 @@ def run_grid(
     """
     records = read_records(folder.records)
     todo = {cell.name: cell for cell in cells if find_record(cell, records) is None}
+    if not keep_runs:
+        _remove_leftovers(cells, todo)
     with progress_on(console, cells, todo, records) as progress:
         if todo:
             for message in _answers(todo, cluster, folder, progress):
                 _take(message, todo, folder, progress, keep_runs=keep_runs)
     return len(progress.failed)
+
+
+def _remove_leftovers(cells: Sequence[Cell], todo: Mapping[str, Cell]) -> None:
+    """Remove the runs that have their record: somebody killed the benchmark between the two."""
+    there = set(ArtifactStore.runs(cells[0].config.store.url, options=cells[0].config.store.options))
+    for cell in cells:
+        if cell.name in there and cell.name not in todo:
+            open_store(cell.config).remove_run()
 
 
 def _take(

@@ -10,6 +10,7 @@ from pathlib import Path
 PUBLISHED = Path(__file__).with_name("published.csv")
 REFERENCE = "fixmatch"
 """The row that every other one is compared with."""
+APLT = "aplt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +55,10 @@ def method_row(name: str, label: str, published: str | None = None) -> Row:
 
 
 _SUPERVISED = method_row("supervised", "labelled clips only", "Baseline (Labeled Only)")
-_APLT = method_row("aplt", "APLT", "APLT (Ours)")
+_APLT = method_row(APLT, "APLT", "APLT (Ours)")
 
 
-def _ablation(name: str, label: str, published: str, *settings: str, method: str = "aplt") -> Row:
+def _ablation(name: str, label: str, published: str, *settings: str, method: str = APLT) -> Row:
     return Row(name=name, label=label, method=method, settings=settings, published=published)
 
 
@@ -122,7 +123,7 @@ TABLES = {
                 ),
                 _ablation("sskm-s-la", "+ labelled augmentation", "SSL + SSKM(S) + LA", _NO_THRESHOLD),
                 _ablation("sskm-s-sat", "+ self-adaptive thresholds", "SSL + SSKM(S) + SAT", _NO_AUGMENTATION),
-                method_row("aplt", "+ both: APLT", "SSL + SSKM(S) + LA + SAT"),
+                method_row(APLT, "+ both: APLT", "SSL + SSKM(S) + LA + SAT"),
             ),
         ),
         Table(
@@ -137,7 +138,7 @@ TABLES = {
                     method=REFERENCE,
                 ),
                 _ablation("aplt-syn", "APLT, SYN", "APLT (Ours) [SYN]", "method.pseudo_labels=online"),
-                method_row("aplt", "APLT, ASY", "APLT (Ours) [ASY]"),
+                method_row(APLT, "APLT, ASY", "APLT (Ours) [ASY]"),
             ),
         ),
         Table(

@@ -26,6 +26,13 @@ class Difference:
     half_width: float | None
     n: int
 
+    @property
+    def interval(self) -> tuple[float, float] | tuple[None, None]:
+        """Its ends."""
+        if self.half_width is None:
+            return None, None
+        return self.mean - self.half_width, self.mean + self.half_width
+
 
 def spread(values: Sequence[float]) -> Spread | None:
     """Return mean and deviation, None for no values."""
