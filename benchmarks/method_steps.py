@@ -48,12 +48,14 @@ def cost(method: str) -> float:
 def main() -> None:
     """Print the table."""
     parser = loop_parser(__doc__)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=sorted(METHODS), help="beside fixmatch")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=3, help="of each method in a round")
     args = parser.parse_args()
+    methods = [method for method in METHODS if method in {*args.methods, "fixmatch"}]
     with ExitStack() as stack:
         loops = {}
-        for method in METHODS:
+        for method in methods:
             settings = argparse.Namespace(**{**vars(args), "method": method})
             loops[method] = stack.enter_context(made_up_loop(settings))
         device = loops["fixmatch"].state.device
@@ -65,7 +67,7 @@ def main() -> None:
         ]
     print(describe(argparse.Namespace(**{**vars(args), "method": "all methods"}), device))
     print(f"{'method':14} {'trained':>8} {'forwarded':>10} {'expected':>9} {'measured':>9}  difference")
-    for method in METHODS:
+    for method in methods:
         ratio = statistics.median(times[method] / times["fixmatch"] for times in rounds)
         expected = cost(method) / cost("fixmatch")
         trained, only_forwarded = FORWARDED[method]
