@@ -160,9 +160,7 @@ def made_up_loop(args: argparse.Namespace) -> Iterator[Loop]:
                 log=log,
             )
             # In the middle of the training: some methods begin or end otherwise.
-            batches = [
-                replace(batch, progress=0.5) for _, (_, batch) in zip(range(4), loader.epoch(1), strict=False)
-            ]
+            batches = [replace(batch, progress=0.5) for _, (_, batch) in zip(range(4), loader.epoch(1), strict=False)]
             yield Loop(trainer, state, loader, batches)
 
 
