@@ -84,6 +84,9 @@ class DataConfig(Section):
     labeled: LabeledRule = LabeledRule()
     unlabeled: Literal["rest", "all"] = "rest"
     """rest: the training clips that do not show their label; all: those that do as well."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Test on this share of the labelled training clips of each class instead, which then train nothing; the test clips
+    are left out of everything. For choosing settings."""
     split_seed: int = 0
     num_frames: Positive = 8
     """Segments per clip; one frame of each is shown to the network."""
@@ -126,7 +129,13 @@ class DataConfig(Section):
     @property
     def rules(self) -> SplitRules:
         """What the split is drawn by."""
-        return SplitRules(test=self.test, labeled=self.labeled, unlabeled=self.unlabeled, seed=self.split_seed)
+        return SplitRules(
+            test=self.test,
+            labeled=self.labeled,
+            unlabeled=self.unlabeled,
+            validation=self.validation,
+            seed=self.split_seed,
+        )
 
     @property
     def split_name(self) -> str:

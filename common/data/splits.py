@@ -90,6 +90,9 @@ class SplitRules(BaseModel):
     labeled: LabeledRule = LabeledRule()
     unlabeled: Literal["rest", "all"] = "rest"
     """rest: the training clips that do not show their label; all: those that do as well."""
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Test on this share of the labelled training clips of each class instead, which then train nothing; the test clips
+    are left out of everything. For choosing settings."""
     seed: int = 0
 
     @property
@@ -97,7 +100,9 @@ class SplitRules(BaseModel):
         """What the split is called: readable, and another one for other rules."""
         rule = self.labeled
         amount = {"all": "", "usb_balanced": f"-{rule.total}"}.get(rule.rule, f"-{rule.ratio:g}")
-        own = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:6]
+        # Splits without a validation part are called what they were before there was one.
+        unused = set() if self.validation else {"validation"}
+        own = hashlib.sha256(self.model_dump_json(exclude=unused).encode()).hexdigest()[:6]
         return f"{rule.rule}{amount}-seed{self.seed}-{own}"
 
 
@@ -139,6 +144,12 @@ def draw(pool: Pool, rules: SplitRules) -> Split:
     unlabeled_N = train_N.copy()
     if rules.unlabeled == "rest":
         unlabeled_N[labeled] = False
+    if rules.validation:
+        held_out = _hold_out(pool, labeled, rules)
+        labeled = np.setdiff1d(labeled, held_out)
+        unlabeled_N[held_out] = False
+        test_N = np.zeros_like(test_N)
+        test_N[held_out] = True
     return Split(
         labeled_rows=labeled.astype(np.int32),
         unlabeled_rows=np.flatnonzero(unlabeled_N).astype(np.int32),
@@ -258,6 +269,16 @@ def _draw_labeled(pool: Pool, rows: NDArray[np.int64], rules: SplitRules) -> NDA
         order = shuffled(pool.clip_ids, of_class, seed=rules.seed, purpose=f"labeled/{name}")
         drawn.append(order[: _count(rule, name, len(of_class), len(pool.class_names))])
     return np.concatenate(drawn)
+
+
+def _hold_out(pool: Pool, rows: NDArray[np.int64], rules: SplitRules) -> NDArray[np.int64]:
+    """Return those of the labelled clips that are tested on: of every class that has two one at least, never all."""
+    held_out = [np.zeros(0, dtype=np.int64)]
+    for name, of_class in _by_class(pool, rows):
+        order = shuffled(pool.clip_ids, of_class, seed=rules.seed, purpose=f"validation/{name}")
+        wanted = max(1, math.floor(rules.validation * len(of_class) + 0.5))
+        held_out.append(order[: min(wanted, len(of_class) - 1)])
+    return np.concatenate(held_out)
 
 
 def _count(rule: LabeledRule, name: str, num_clips: int, num_classes: int) -> int:

@@ -32,6 +32,7 @@ def run_benchmark(
     backbone: str | None,
     methods: Sequence[str] | None,
     budget: str | None,
+    validate: float | None,
     out: Path,
     overrides: Sequence[str],
     tables_only: bool,
@@ -44,7 +45,9 @@ def run_benchmark(
     """
     tables = chosen_tables(table, methods)
     settings, settings_folder = base_settings(cfg, data, out)
-    said = [*(budget_overrides(budget) if budget else []), *([f"model.name={backbone}"] if backbone else [])]
+    said = [] if budget is None else budget_overrides(budget)
+    said += [] if backbone is None else [f"model.name={backbone}"]
+    said += [] if validate is None else [f"data.validation={validate}"]
     plan = Plan(
         tables=tables,
         ratios=ratios,

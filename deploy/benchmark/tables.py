@@ -261,8 +261,10 @@ def _what_was_run(records: Sequence[Record]) -> list[str]:
         if (s := record["settings"]).get("schedule.phase_epochs") and s["schedule.epochs"]
     )
     budget = f"{', '.join(epochs)} epochs" + (f" ({', '.join(warmups)})" if warmups else "")
+    held_out = any(record["settings"].get("data.validation") for record in records)
+    tested = "validation clips (labelled clips held out; the test clips played no part)" if held_out else "test clips"
     return [
-        f"{len(records[0]['summary']['classes'])} classes, {training:,} training clips, {counts['test']:,} test clips; "
+        f"{len(records[0]['summary']['classes'])} classes, {training:,} training clips, {counts['test']:,} {tested}; "
         f"network {said('model.name')} from {said('model.init')}, {said('data.num_frames')} frames of "
         f"{said('data.crop_size')} pixels; {budget}, batches of {said('trainer.batch_size')}, "
         f"learning rate {said('trainer.lr')}. Test clips by rule {said('data.test.rule')}, labels by "

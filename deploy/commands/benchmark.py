@@ -30,6 +30,12 @@ def benchmark(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="W+E", help="Epochs of warm-up and of phases, such as 15+40.")
     ] = None,
+    validate: Annotated[
+        float | None,
+        typer.Option(
+            "--validate", metavar="SHARE", help="Test on this share of the labelled clips; leave the test clips out."
+        ),
+    ] = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Where records, tables and figures go.")
     ] = Path("benchmark"),
@@ -55,6 +61,7 @@ def benchmark(
         backbone=backbone,
         methods=None if methods is None else [name.strip() for name in methods.split(",")],
         budget=budget,
+        validate=validate,
         out=out,
         overrides=overrides or [],
         tables_only=tables_only,

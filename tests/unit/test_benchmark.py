@@ -251,6 +251,15 @@ def test_pictures_are_made_of_what_there_is(tmp_path: Path) -> None:
     assert class_gains_picture(class_gains({}, found["aplt"]), "") is None
 
 
+def test_a_table_of_validation_clips_says_so(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "table1", "fixmatch", overrides=("data.validation=0.3",))
+    cells = plan.cells(None)
+    assert {cell.config.data.rules.validation for cell in cells} == {0.3}
+    records = [record_of(cell, 0.5) for cell in cells]
+    assert "50 validation clips (labelled clips held out" in markdown(outcome_with(plan, Folder(tmp_path), records))
+    assert find_record(plan_of(tmp_path, "table1", "fixmatch").cells(None)[0], records) is None
+
+
 def test_confusion_counts_known_clips() -> None:
     counts = confusion(np.int16([0, 0, 1, -1]), np.int16([0, 1, 1, 1]), num_classes=2)
     assert counts.tolist() == [[1, 1], [0, 1]]

@@ -43,9 +43,11 @@ def pool_of(
     )
 
 
-def drawn(pool: Pool, *, seed: int = 0, unlabeled: str = "rest", labeled: Any = (), **test: Any) -> Split:
+def drawn(
+    pool: Pool, *, seed: int = 0, unlabeled: str = "rest", labeled: Any = (), validation: float = 0, **test: Any
+) -> Split:
     rules = {"test": test or {"rule": "random"}, "labeled": dict(labeled), "unlabeled": unlabeled, "seed": seed}
-    return draw(pool, SplitRules.model_validate(rules))
+    return draw(pool, SplitRules.model_validate(rules | {"validation": validation}))
 
 
 def ids(pool: Pool, rows: Any) -> list[str]:
@@ -219,6 +221,22 @@ def test_new_clips_do_not_reshuffle_old_ones_and_the_order_never_changes() -> No
     assert old == ["d", "b", "c", "a", "f", "e"]  # a changed order would change every split that anybody has made
 
 
+@pytest.mark.parametrize("unlabeled", ["rest", "all"])
+def test_a_validation_part_is_of_labelled_clips_which_train_nothing_and_no_test_clip_is_left(unlabeled: str) -> None:
+    plain = drawn(LIPS, unlabeled=unlabeled)
+    held = drawn(LIPS, unlabeled=unlabeled, validation=0.3)
+    assert set(held.test_rows) <= set(plain.labeled_rows)
+    assert set(held.labeled_rows) == set(plain.labeled_rows) - set(held.test_rows)
+    assert set(held.unlabeled_rows) == set(plain.unlabeled_rows) - set(held.test_rows)
+    assert np.bincount(LIPS.labels_N[held.test_rows]).tolist() == [3] * 10  # of 10 labelled ones in each class
+    assert set(drawn(LIPS, unlabeled=unlabeled, validation=0.3, seed=1).test_rows) != set(held.test_rows)
+
+
+def test_a_validation_part_leaves_every_class_a_label() -> None:
+    held = drawn(class_sizes([3, 30]), labeled={"ratio": 0.1}, validation=0.9)
+    assert (len(held.labeled_rows), len(held.test_rows)) == (2, 1)  # of 1 and 2 labelled clips
+
+
 def test_classes_without_a_labelled_clip_are_a_data_error() -> None:
     pool = pool_of({"a": "x", "b": "y"})
     require_labeled_classes(pool, np.array([0, 1]), where="in the split")
@@ -234,6 +252,8 @@ def test_a_split_is_called_by_what_it_is() -> None:
     ]
     assert [name.rpartition("-")[0] for name in names] == ["per_class-0.25-seed3", "all-seed0", "usb_balanced-40-seed0"]
     assert SplitRules(test=TestRule(every=4)).name != SplitRules().name
+    assert SplitRules(validation=0.2).name != SplitRules().name
+    assert names[0] == "per_class-0.25-seed3-0d8ea2"  # splits that were made keep their names
 
 
 @pytest.mark.parametrize(
