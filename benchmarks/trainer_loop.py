@@ -104,7 +104,7 @@ def bare_epoch(loop: Loop, steps: int) -> None:
     loop.state.model.train()
     for _, batch in zip(range(steps), itertools.cycle(loop.batches), strict=False):
         set_lr(loop.state.optimizer, LR)
-        train_step(loop.trainer, loop.state, batch)
+        train_step(loop.trainer.config, loop.state, batch)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

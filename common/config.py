@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticKnownError
@@ -226,13 +226,25 @@ class TrainerConfig(Section):
     precision: Literal["fp32", "bf16"] = "fp32"
     channels_last: bool = True
     compile: bool = False
+    ranks: Positive = 1
+    """Processes on one machine that train together, each with a GPU of its own or with `threads` of the CPU. Each takes
+    an equal part of every batch; results are those of one rank but for rounding."""
     threads: Positive | None = None
-    """CPU threads; all cores if not given. Results are identical to the bit only for equal thread counts."""
+    """CPU threads of each rank; all cores if not given, or each rank's part of them. Results are identical to the bit
+    only for equal numbers of threads and ranks."""
     wait_timeout_s: Seconds = 7200.0
     """How long to wait for labels without a sign of progress from the labeler."""
     keep_checkpoints: Literal["needed", "all"] = "needed"
     """needed: the last two, those that something is still to be made from, and what the newest labels were made from
     (see store.keep_phases); all: nothing is ever removed, features neither."""
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size % self.ranks:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of ranks ({self.ranks})")
+        if self.ranks > 1 and ":" in self.device:
+            raise ValueError(f"device must be auto, cpu or cuda with several ranks, got {self.device!r}")
+        return self
 
 
 class LabelerConfig(Section):
@@ -307,6 +319,7 @@ MAY_CHANGE = (
     "data.max_bad_share",
     "model.weights_dir",
     "trainer.device",
+    "trainer.ranks",
     "trainer.threads",
     "trainer.wait_timeout_s",
     "trainer.keep_checkpoints",

@@ -49,10 +49,21 @@ def _open_data(config: RunConfig) -> PreparedData:
     return PreparedData.open(data.folder, data.split_name)
 
 
-def _train(*, config: RunConfig, **tools: Any) -> None:
+def _train(*, config: RunConfig, store: ArtifactStore, **tools: Any) -> None:
+    from aplt.trainer.followers import RankLostError
     from aplt.trainer.loop import Trainer, train
 
-    train(Trainer(config=config, plan=config.plan(), **tools))
+    trainer, lost_after = Trainer(config=config, plan=config.plan(), store=store, **tools), -1
+    while True:
+        try:
+            train(trainer)
+            return
+        except RankLostError as error:
+            newest = max(store.checkpoints.versions(), default=0)
+            if newest == lost_after:  # twice in one epoch: starting again does not help
+                raise
+            logger.warning("%s; all ranks start again", error)
+            lost_after = newest
 
 
 def _label(*, config: RunConfig, store: ArtifactStore, data: PreparedData, claim: RoleClaim, **tools: Any) -> None:

@@ -19,13 +19,14 @@ from aplt.common.data.prepared import PreparedData
 from aplt.common.views import Augmentation
 from aplt.trainer.methods import Batch, Method
 from aplt.trainer.order import StepOrder, epoch_order, steps_per_epoch
+from aplt.trainer.ranks import own_part
 
 READ_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Read:
-    """The clips of one step as they come from the cache: [B, F, S, S, 3] uint8."""
+    """This rank's clips of one step as they come from the cache: [B, F, S, S, 3] uint8."""
 
     order: StepOrder
     labeled: Tensor
@@ -95,8 +96,8 @@ class Loader:
     def _read(self, order: StepOrder) -> Read:
         unlabeled = None
         if self._method.uses_unlabeled:
-            unlabeled = self._clips(self._data.unlabeled_rows_N[order.unlabeled_B])
-        return Read(order, self._clips(self._data.labeled_rows_M[order.labeled_B]), unlabeled)
+            unlabeled = self._clips(self._data.unlabeled_rows_N[own_part(order.unlabeled_B)])
+        return Read(order, self._clips(self._data.labeled_rows_M[own_part(order.labeled_B)]), unlabeled)
 
     def _clips(self, rows_B: NDArray[np.int32]) -> Tensor:
         clips, cuda = self._data.clips, self._device.type == "cuda"
@@ -107,8 +108,8 @@ class Loader:
 
     def _views(self, read: Read, epoch: int) -> Batch:
         augment, method, order = self._augmentation, self._method, read.order
-        rows_x = self._data.labeled_rows_M[order.labeled_B]
-        visit_x = order.labeled_visit_B
+        rows_x = self._data.labeled_rows_M[own_part(order.labeled_B)]
+        visit_x = own_part(order.labeled_visit_B)
         progress = order.done / self.total_steps
         clips_x = read.labeled.to(self._device, non_blocking=True)
         labels_B = self._labels_M[order.labeled_B].to(self._device)
@@ -118,7 +119,7 @@ class Loader:
             labeled_strong = augment.strong(clips_x, rows_x, round_B=visit_x, view="labeled strong")
         if read.unlabeled is None:
             return Batch(progress=progress, labels_B=labels_B, labeled_weak=labeled_weak, labeled_strong=labeled_strong)
-        rows_u = self._data.unlabeled_rows_N[order.unlabeled_B]
+        rows_u = self._data.unlabeled_rows_N[own_part(order.unlabeled_B)]
         clips_u = read.unlabeled.to(self._device, non_blocking=True)
         round_B = np.full(len(rows_u), epoch)
         unlabeled_weak_2 = unlabeled_strong = unlabeled_strong_2 = None

@@ -6,16 +6,17 @@ Letters: B batch, N unlabelled clips, M labelled clips, D features.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from aplt.common.artifacts import ArtifactRef, FeatureSnapshot
+from aplt.common.artifacts import ArtifactRef, Checkpoint, FeatureSnapshot
 from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData
-from aplt.common.device import autocast, pick_device, use_threads
+from aplt.common.device import autocast, use_threads
 from aplt.common.errors import ConfigError, VersionExistsError
 from aplt.common.features import forward_rows, snapshot_of, training_rows
 from aplt.common.manifest import Provenance
@@ -25,10 +26,12 @@ from aplt.common.schedule import Phase, Schedule
 from aplt.common.service import RoleClaim, describe_role, progress_of
 from aplt.common.store import ArtifactStore
 from aplt.common.views import Augmentation, ViewReader
+from aplt.trainer.followers import device_of, followers, threads_of
 from aplt.trainer.loader import Loader
 from aplt.trainer.losses import cosine_lr
 from aplt.trainer.methods import Batch, StepOutput
 from aplt.trainer.order import StepOrder
+from aplt.trainer.ranks import average_gradients
 from aplt.trainer.state import TrainState, init_state, set_lr
 
 logger = logging.getLogger(__name__)
@@ -51,33 +54,50 @@ class Trainer:
 def train(trainer: Trainer) -> TrainState:
     """Train to the end of the schedule, from the newest checkpoint if there is one; returns the final state."""
     config, plan = trainer.config, trainer.plan
-    use_threads(config.trainer.threads)
-    device = pick_device(config.trainer.device)
-    state = restore_or_init(trainer, device)
-    if config.trainer.compile:
-        state.model.compile()
-    augmentation = Augmentation.of(config.data, seed=config.seed)
-    loader = Loader(
-        trainer.data,
-        augmentation,
+    use_threads(threads_of(config))
+    device = device_of(config, rank=0)
+    with followers(config, device, follow) as others:
+        state = restore_or_init(trainer, device)
+        loader = loader_of(config, trainer.data, state)
+        augmentation = Augmentation.of(config.data, seed=config.seed)
+        reader = ViewReader(data=trainer.data, augmentation=augmentation, device=device)
+
+        publish_missing_features(trainer, state, reader)
+        while state.epoch < plan.total_epochs:
+            adopt_labels(trainer, state)
+            with others.epoch(state.checkpoint):
+                train_epoch(trainer, state, loader)
+            publish_checkpoint(trainer, state)
+            publish_features(trainer, state, reader)
+            prune(trainer.store, config)
+            trainer.claim.record_spans(trainer.clock.take_spans())
+    return state
+
+
+def follow(config: BaseRunConfig, device: torch.device, states: Iterator[Checkpoint]) -> None:
+    """Train as another rank than the first: one epoch from each of the states, which come from rank 0."""
+    use_threads(threads_of(config))
+    data = PreparedData.open(config.data.folder, config.data.split_name)
+    state = init_state(config, data, device)
+    loader = loader_of(config, data, state)
+    for before in states:
+        state.restore(before)
+        for _ in steps(config, state, loader):
+            pass
+
+
+def loader_of(config: BaseRunConfig, data: PreparedData, state: TrainState) -> Loader:
+    """Return what makes the batches of a run."""
+    return Loader(
+        data,
+        Augmentation.of(config.data, seed=config.seed),
         state.method,
         seed=config.seed,
-        num_epochs=plan.total_epochs,
+        num_epochs=config.plan().total_epochs,
         batch_size=config.trainer.batch_size,
         mu=config.trainer.mu,
-        device=device,
+        device=state.device,
     )
-    reader = ViewReader(data=trainer.data, augmentation=augmentation, device=device)
-
-    publish_missing_features(trainer, state, reader)
-    while state.epoch < plan.total_epochs:
-        adopt_labels(trainer, state)
-        train_epoch(trainer, state, loader)
-        publish_checkpoint(trainer, state)
-        publish_features(trainer, state, reader)
-        prune(trainer.store, config)
-        trainer.claim.record_spans(trainer.clock.take_spans())
-    return state
 
 
 def restore_or_init(trainer: Trainer, device: torch.device) -> TrainState:
@@ -137,21 +157,16 @@ def adopt_labels(trainer: Trainer, state: TrainState) -> None:
 
 
 def train_epoch(trainer: Trainer, state: TrainState, loader: Loader) -> None:
-    """Train one epoch; the network's own randomness, if any, depends on seed and epoch alone."""
+    """Train one epoch, and keep and record what it computed."""
     epoch = state.epoch + 1
-    torch.manual_seed(np.random.SeedSequence([trainer.config.seed, epoch]).generate_state(1)[0])
-    state.model.train()
-    state.method.start_epoch()
     state.bank.online_N.fill_(-1)
     sums: dict[str, Tensor] = {}
     with trainer.clock.measure("train"):
-        for order, batch in loader.epoch(epoch):
-            set_lr(state.optimizer, cosine_lr(order.done, loader.total_steps, trainer.config.trainer.lr))
-            output = train_step(trainer, state, batch)
+        for order, output in steps(trainer.config, state, loader):
             remember(state, order, output)
             for name, value in {"loss": output.loss.detach(), **output.parts}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value
-            trainer.claim.working(f"epoch {epoch}/{trainer.plan.total_epochs}", batch.progress)
+            trainer.claim.working(f"epoch {epoch}/{trainer.plan.total_epochs}", order.done / loader.total_steps)
             trainer.claim.tick()
     state.epoch = epoch
     losses = {name: float(value) / loader.steps_per_epoch for name, value in sums.items()}
@@ -163,12 +178,27 @@ def train_epoch(trainer: Trainer, state: TrainState, loader: Loader) -> None:
     trainer.log.write("epoch", epoch, **losses, passed_share=passed_share(state), **trainer.clock.seconds())
 
 
-def train_step(trainer: Trainer, state: TrainState, batch: Batch) -> StepOutput:
+def steps(config: BaseRunConfig, state: TrainState, loader: Loader) -> Iterator[tuple[StepOrder, StepOutput]]:
+    """Take the steps of the next epoch, on all ranks alike, and yield what each computed.
+
+    The network's own randomness, if any, depends on seed and epoch alone.
+    """
+    epoch = state.epoch + 1
+    torch.manual_seed(np.random.SeedSequence([config.seed, epoch]).generate_state(1)[0])
+    state.model.train()
+    state.method.start_epoch()
+    for order, batch in loader.epoch(epoch):
+        set_lr(state.optimizer, cosine_lr(order.done, loader.total_steps, config.trainer.lr))
+        yield order, train_step(config, state, batch)
+
+
+def train_step(config: BaseRunConfig, state: TrainState, batch: Batch) -> StepOutput:
     """One forward, one backward, one update."""
-    with autocast(state.device, trainer.config.trainer.precision):
+    with autocast(state.device, config.trainer.precision):
         output = state.method.loss(state.model, batch)
     state.optimizer.zero_grad(set_to_none=True)
     output.loss.backward()  # type: ignore[no-untyped-call]
+    average_gradients(state.optimizer.param_groups[0]["params"])
     state.optimizer.step()
     state.method.after_step(state.model)
     return output

@@ -15,6 +15,7 @@ from aplt.common.config import BaseRunConfig
 from aplt.common.data.prepared import PreparedData
 from aplt.common.models import VideoClassifier, build_model
 from aplt.trainer.methods import METHODS, Method
+from aplt.trainer.ranks import with_joint_batch_norm
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -112,10 +113,15 @@ def init_state(config: BaseRunConfig, data: PreparedData, device: torch.device) 
         )
         method.begin(model)
     model, method = model.to(device), method.to(device)
+    networks = [network for network in (model, *method.modules()) if isinstance(network, VideoClassifier)]
     if config.trainer.channels_last:
-        for network in (model, *method.modules()):
-            if isinstance(network, VideoClassifier):
-                network.channels_last()
+        for network in networks:
+            network.channels_last()
+    if config.trainer.ranks > 1:
+        for network in networks:
+            with_joint_batch_norm(network)
+    if config.trainer.compile:
+        model.compile()
     optimizer = torch.optim.SGD(
         _trained(model, method).values(),
         lr=config.trainer.lr,

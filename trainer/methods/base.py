@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from aplt.common.artifacts import LabelVersion
 from aplt.common.config import MethodConfig
+from aplt.trainer.ranks import joint_views
 
 C = TypeVar("C", bound=MethodConfig)
 
@@ -23,6 +24,10 @@ class Batch:
     """The views of one step, [B, T, 3, H, W] each; those that the method does not ask for are None.
 
     A name with `_tg` is the temporal gradient of the view with that name: of the same frames, crop and changes.
+
+    With several ranks the views are this rank's parts of the joint batch, and all else is of the joint batch.
+    `forward_views` takes the former and returns the latter; a method that does something else with views, such as to
+    mix clips with each other, goes through `joint` and `own_part`.
 
     `progress` is the share of the run's steps that are done, from 0 to below 1. `position_B` says where an unlabelled
     clip stands in the list of unlabelled clips, for state kept per clip.
@@ -124,11 +129,12 @@ class Method(nn.Module, Generic[C]):
 def forward_views(model: Callable[[Tensor], tuple[Tensor, ...]], *views: Tensor | None) -> list[tuple[Tensor, ...]]:
     """Return (features, logits) of each view from one concatenated forward, so that batch norm sees them together.
 
-    `model` may give other outputs, and any number of them, with a row per clip.
+    `model` may give other outputs, and any number of them, with a row per clip. With several ranks they are the joint
+    batch's.
     """
     present = [view for view in views if view is not None]
     sizes = [len(view) for view in present]
-    return list(zip(*(torch.split(output.float(), sizes) for output in model(torch.cat(present))), strict=True))
+    return list(zip(*(joint_views(output.float(), sizes) for output in model(torch.cat(present))), strict=True))
 
 
 @contextmanager

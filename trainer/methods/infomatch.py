@@ -16,6 +16,7 @@ from aplt.trainer.losses import UNUSED, cross_entropy, pseudo_label_loss, pseudo
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
 from aplt.trainer.methods.freematch import class_thresholds
 from aplt.trainer.methods.mixmatch import own_shares
+from aplt.trainer.ranks import joint, own_part
 
 INFORMATION_WEIGHT = 0.001
 """Of the agreement of the strong views, within the unlabelled loss."""
@@ -39,15 +40,15 @@ class InfoMatch(Method[InfoMatchConfig]):
 
     def loss(self, model: nn.Module, batch: Batch) -> StepOutput:
         """L = L_s + lambda_u L_u; the state takes this step in before the thresholds are used."""
-        weak = batch.unlabeled_weak
-        assert weak is not None
+        assert batch.unlabeled_weak is not None
+        weak = joint(batch.unlabeled_weak)
         order_B = torch.randperm(len(weak)).to(weak.device)
         inside = draw_boxes(len(weak), weak.shape[-2], weak.shape[-1]).to(weak.device)
         (features_x, logits_x), (features_u, logits_u), (_, logits_cm), (_, logits_s1), (_, logits_s2) = forward_views(
             model,
             batch.labeled_weak,
-            weak,
-            torch.where(inside, weak[order_B], weak),
+            batch.unlabeled_weak,
+            own_part(torch.where(inside, weak[order_B], weak)),
             batch.unlabeled_strong,
             batch.unlabeled_strong_2,
         )

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from aplt.trainer.config import MixMatchConfig
 from aplt.trainer.losses import ramp_up
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views, frozen_statistics
+from aplt.trainer.ranks import joint, own_part
 
 
 class MixMatch(Method[MixMatchConfig]):
@@ -29,12 +30,12 @@ class MixMatch(Method[MixMatchConfig]):
         with torch.no_grad(), frozen_statistics(model):
             guesses = forward_views(model, batch.unlabeled_weak, batch.unlabeled_weak_2)
         guess_BK = sharpen(*(logits.softmax(dim=1) for _, logits in guesses), temperature=self.config.sharpening)
-        clips = torch.cat([batch.labeled_weak, batch.unlabeled_weak, batch.unlabeled_weak_2])
+        clips = torch.cat([joint(batch.labeled_weak), joint(batch.unlabeled_weak), joint(batch.unlabeled_weak_2)])
         targets_NK = torch.cat([F.one_hot(batch.labels_B, self.num_classes).float(), guess_BK, guess_BK])
 
         order_N = torch.randperm(len(clips)).to(clips.device)
         share_N = own_shares(len(clips), alpha=self.config.alpha).to(clips.device)
-        ((features_ND, logits_NK),) = forward_views(model, mix(clips, order_N, share_N))
+        ((features_ND, logits_NK),) = forward_views(model, own_part(mix(clips, order_N, share_N)))
         targets_NK = mix(targets_NK, order_N, share_N)
 
         num_x = len(batch.labels_B)

@@ -16,6 +16,7 @@ from aplt.trainer.config import SVFormerConfig
 from aplt.trainer.losses import UNUSED, cross_entropy, pseudo_label_loss, pseudo_labels
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
 from aplt.trainer.methods.mixmatch import mix
+from aplt.trainer.ranks import joint, own_part
 
 CELLS = 14
 """Of a mixing mask, along each side: the patches of a ViT-B/16 at 224 pixels."""
@@ -39,13 +40,14 @@ class SVFormer(Method[SVFormerConfig]):
         """L = L_s + lambda_u L_un + lambda_mix L_mix, the student's views in one forward."""
         strong = batch.unlabeled_strong
         assert strong is not None
-        num_clips, num_frames, _, height, width = strong.shape
+        clips = joint(strong)
+        num_clips, num_frames, _, height, width = clips.shape
         with torch.no_grad():
             ((_, logits_t),) = forward_views(self.teacher, batch.unlabeled_weak)
         order_B = torch.randperm(num_clips).to(strong.device)
         frames_BT = torch.stack([draw_warp(num_frames) for _ in range(num_clips)]).to(strong.device)
         tube, share = draw_tube(height, width, alpha=self.config.alpha)
-        mixed = torch.where(tube.to(strong.device), strong, warped(strong, frames_BT)[order_B])
+        mixed = own_part(torch.where(tube.to(clips.device), clips, warped(clips, frames_BT)[order_B]))
         (features_x, logits_x), (features_s, logits_s), (_, logits_m) = forward_views(
             model, batch.labeled_weak, strong, mixed
         )

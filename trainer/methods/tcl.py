@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from aplt.trainer.config import TCLConfig
 from aplt.trainer.losses import cross_entropy, pseudo_label_loss, pseudo_labels
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
+from aplt.trainer.ranks import joint, own_part
 
 
 class TCL(Method[TCLConfig]):
@@ -37,7 +38,7 @@ class TCL(Method[TCLConfig]):
         parts = {"sup_logits": sup_logits.detach()}
         if batch.progress < self.config.finetune:
             assert batch.unlabeled_weak_2 is not None
-            ((_, logits_s),) = forward_views(model, slow(batch.unlabeled_weak_2))
+            ((_, logits_s),) = forward_views(model, own_part(slow(joint(batch.unlabeled_weak_2))))
             online_B = logits_f.detach().argmax(dim=1)
             fast_BK, slow_BK = logits_f.detach().softmax(dim=1), logits_s.softmax(dim=1)
             instance = instance_loss(fast_BK, slow_BK, temperature=self.config.temperature)

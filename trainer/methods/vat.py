@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from aplt.trainer.config import VATConfig
 from aplt.trainer.losses import cross_entropy, ramp_up
 from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views, frozen_statistics
+from aplt.trainer.ranks import joint, own_part
 
 
 class VAT(Method[VATConfig]):
@@ -63,10 +64,10 @@ def adversarial_direction(model: nn.Module, clips: Tensor, logits_BK: Tensor, *,
     The power method (section 3.3), from a random direction and with steps of length `xi`. Only the gradient with
     respect to the clips is computed; those of the parameters, which may hold something, stay as they are.
     """
-    direction = unit(torch.randn_like(clips))
+    direction = unit(own_part(torch.randn_like(joint(clips))))
     for _ in range(iterations):
         direction.requires_grad_()
-        _, moved_BK = model(clips + xi * direction)
+        ((_, moved_BK),) = forward_views(model, clips + xi * direction)
         (gradient,) = torch.autograd.grad(divergence(logits_BK, moved_BK), direction)
         direction = unit(gradient)
     return direction
