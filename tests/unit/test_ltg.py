@@ -106,8 +106,8 @@ def test_logits_are_averaged_and_not_probabilities() -> None:
     model, method = begun(tau=0.0)
     batch = views()
     with torch.no_grad():
-        # One network a little for class 0, the other very much for class 1 but for 0 and 2 before it.
-        for head, bias in ((model.head, [4.0, 0, 0, 3.5]), (method.temporal.head, [0, 0, -50.0, 1.0])):
+        # One network is sure of class 0; the other one sees it nowhere, and prefers class 3 a little.
+        for head, bias in ((model.head, [10.0, 0, 0, 0]), (method.temporal.head, [-20.0, 0, 0, 1.0])):
             head.weight.zero_()  # type: ignore[union-attr, operator]
             head.bias.copy_(torch.tensor(bias))  # type: ignore[union-attr, operator]
     online_B = method.loss(model, batch).online_labels_B
