@@ -159,6 +159,20 @@ def test_the_loss_is_finite_and_reaches_the_network(name: str, size: int, sharpn
 
 
 @every_method
+def test_under_mixed_precision_the_loss_is_about_the_same(name: str) -> None:
+    losses = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        method, batch, model = make_method(name, labels=True), make_batch(name), make_network()
+        method.begin(model)
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            losses.append(method.loss(model, batch).loss)
+    assert losses[1].dtype == torch.float32
+    assert torch.allclose(*losses, rtol=0.05)
+
+
+@every_method
 def test_a_network_that_is_sure_of_nothing_is_fine(name: str) -> None:
     model = make_network(UNSURE)
     output = make_method(name, labels=True).loss(model, make_batch(name))

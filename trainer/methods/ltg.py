@@ -115,8 +115,10 @@ def alignment_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], *, num_cli
 def contrastive_loss(rgb_ND: Tensor, tg_ND: Tensor, *, temperature: float) -> Tensor:
     """Return InfoNCE from each kind of features to the other, averaged (section 3.3).
 
-    A clip's partner is the same clip in the other kind; the other clips of the batch in that kind are negatives.
+    A clip's partner is the same clip in the other kind; the other clips of the batch in that kind are negatives. Always
+    in full precision.
     """
-    similarities_NN = F.normalize(rgb_ND) @ F.normalize(tg_ND).T / temperature
+    with torch.autocast(rgb_ND.device.type, enabled=False):
+        similarities_NN = F.normalize(rgb_ND) @ F.normalize(tg_ND).T / temperature
     own_N = torch.arange(len(rgb_ND), device=rgb_ND.device)
     return (F.cross_entropy(similarities_NN, own_N) + F.cross_entropy(similarities_NN.T, own_N)) / 2

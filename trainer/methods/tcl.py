@@ -41,8 +41,9 @@ class TCL(Method[TCLConfig]):
             ((_, logits_s),) = forward_views(model, own_part(slow(joint(batch.unlabeled_weak_2))))
             online_B = logits_f.detach().argmax(dim=1)
             fast_BK, slow_BK = logits_f.detach().softmax(dim=1), logits_s.softmax(dim=1)
-            instance = instance_loss(fast_BK, slow_BK, temperature=self.config.temperature)
-            group = group_loss(fast_BK, slow_BK, temperature=self.config.temperature)
+            with torch.autocast(slow_BK.device.type, enabled=False):
+                instance = instance_loss(fast_BK, slow_BK, temperature=self.config.temperature)
+                group = group_loss(fast_BK, slow_BK, temperature=self.config.temperature)
             loss = sup_logits + self.config.lambda_instance * instance + self.config.lambda_group * group
             parts |= {"instance": instance.detach(), "group": group.detach()}
         else:
