@@ -204,7 +204,7 @@ def connected(address: str) -> Iterator[str]:
     """Connect to the cluster at `address` (`local` starts one that ends with the block); yields its address.
 
     Raises:
-        NoClusterError: nothing answers there.
+        NoClusterError: nothing answers there, or the local one did not start.
     """
     host_port = re.fullmatch(r"\[?([^/]+?)\]?:(\d+)", address)
     try:
@@ -217,9 +217,14 @@ def connected(address: str) -> Iterator[str]:
             logging_level=logging.ERROR,
             configure_logging=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a start that times out is nothing narrower in Ray
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if address == "local":
+            raise NoClusterError(
+                f"a local Ray cluster did not start: {reason.rstrip('.')}. Try again when the machine is less busy"
+            ) from None
         raise NoClusterError(
-            f"no Ray cluster answers at {address}: {str(error).splitlines()[0]}. "
+            f"no Ray cluster answers at {address}: {reason}. "
             "Start one with `ray start --head`, or use cluster.address: local"
         ) from None
     try:

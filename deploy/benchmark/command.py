@@ -63,7 +63,12 @@ def run_benchmark(
     with folder.locked():
         if not tables_only:
             prepare_grid(plan.cells(None), console)
-            failed = run_grid(plan.cells(data_digest(first)), first.cluster, folder, console, keep_runs=keep_runs)
+            cells = plan.cells(data_digest(first))
+            try:
+                failed = run_grid(cells, first.cluster, folder, console, keep_runs=keep_runs)
+            except KeyboardInterrupt:
+                console.print("nothing that was finished is lost: the same command goes on from here")
+                raise
         write_results(plan, folder, data_digest(first))
     if failed:
         raise RunError(
@@ -97,7 +102,7 @@ def write_results(plan: Plan, folder: Folder, data: str | None) -> None:
 
 def write_figures(plan: Plan, folder: Folder, records: Sequence[Record], data: str | None) -> list[str]:
     """Write the figures that compare FixMatch and APLT, where both were run; returns the names of the files."""
-    from aplt.deploy.benchmark.pictures import class_gains, class_gains_picture, pseudo_label_picture
+    from aplt.deploy.benchmark.pictures import class_gains, class_gains_picture, pseudo_label_picture, seeds_text
 
     names: list[str] = []
     if not any(row.name == APLT for table in plan.tables for row in table.rows):
@@ -111,7 +116,7 @@ def write_figures(plan: Plan, folder: Folder, records: Sequence[Record], data: s
         seeds = sorted(found["FixMatch"].keys() & found["APLT"].keys())
         if not seeds:
             continue
-        subtitle = f"{ratio_text(ratio)} · seeds {', '.join(map(str, seeds))}"
+        subtitle = f"{ratio_text(ratio)} · {seeds_text(seeds)}"
         curves = {label: [by_seed[seed] for seed in seeds] for label, by_seed in found.items()}
         pictures = {
             "figure2b": pseudo_label_picture(curves, subtitle + " · lines: mean, bands: lowest to highest"),

@@ -45,7 +45,10 @@ def table_picture(outcome: Outcome) -> bytes | None:
     rows = list(dict.fromkeys(line.row.name for line in lines))
     height = max(420, 230 + ROW_PIXELS * len(rows) * len(ratios))
     title = f"Table {outcome.table.number}: {outcome.table.title}"
-    subtitle = f"{_seeds_text(lines)} · small: single runs · bars: standard deviation, and 95 % interval of the mean"
+    seeds = sorted({seed for line in lines for seed in line.accuracy})
+    subtitle = seeds_text(seeds)
+    if len(seeds) > 1:
+        subtitle += " · small dots: single runs · bars: standard deviation, and 95 % interval of the mean difference"
     figure = new_figure(title, subtitle, height=height)
     bottom, top = 85 / height, 1 - 170 / height
     left = figure.add_axes((0.27, bottom, 0.38, top - bottom))
@@ -91,7 +94,7 @@ def pseudo_label_picture(curves: Mapping[str, Sequence[Record]], subtitle: str) 
         ax.set_title(name, size=LABEL, color=INK, loc="left", pad=12)
         _style(ax, "epoch", grid="y")
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize=SMALL, frameon=False, loc="lower right")
+            ax.legend(fontsize=SMALL, frameon=False, loc="best")
     return to_png(figure) if drawn else None
 
 
@@ -118,6 +121,11 @@ def class_gains_picture(gains: Mapping[str, Sequence[float]], subtitle: str) -> 
     ax.set_ylim(len(names) - 0.4, -0.6)
     _style(ax, "points; bars: mean, dots: seeds")
     return to_png(figure)
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """Return which seeds were run, for people."""
+    return f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}"
 
 
 def band_of(records: Sequence[Record], series: str) -> Band:
@@ -183,8 +191,3 @@ def _style(ax: Axes, name: str, *, grid: Literal["x", "y"] = "x") -> None:
     for side, spine in ax.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(MUTED)
-
-
-def _seeds_text(lines: Sequence[Line]) -> str:
-    seeds = sorted({seed for line in lines for seed in line.accuracy})
-    return f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"

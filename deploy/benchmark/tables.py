@@ -274,13 +274,13 @@ def _what_was_run(records: Sequence[Record]) -> list[str]:
 
 
 def _how_to_read(lines: Sequence[Line]) -> list[str]:
-    n = sorted({line.difference.n for line in lines if line.difference is not None})
+    pairs = sorted({line.difference.n for line in lines if line.difference is not None and line.difference.n > 1})
+    interval = f" and its 95 % interval (Student's t, {' or '.join(map(str, pairs))} seeds)" if pairs else ""
     return [
         "Accuracy is that of the classifier which the method is tested with (the prototypes of APLT, the parametric "
         "head of others), mean ± standard deviation over seeds. A seed decides the split, the order of clips, the "
         "augmentation and the network's first weights, for all rows alike. *Against FixMatch* is the mean difference "
-        "over the seeds that both were run with, in points, and its 95 % interval (Student's t over "
-        f"{' or '.join(map(str, n)) or 'no'} seeds; none for one seed). Time is that in which a run was at work, with "
+        f"over the seeds that both were run with, in points{interval}. Time is that in which a run was at work, with "
         "others beside it; clips seen counts labelled and unlabelled clips, each as often as training went through it.",
         "",
         "The paper's numbers are of other data sets and other networks, at the share of labels that is nearest to "
