@@ -139,7 +139,9 @@ def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> 
             verify=verify,
             progress=progress,
         )
-    write_text(data.folder / DATA, yaml.safe_dump({"data": data.model_dump(mode="json")}, sort_keys=False))
+    # Whoever finds this folder later means its test clips, not those that settings were chosen on.
+    settings = data.model_dump(mode="json", exclude={"validation"})
+    write_text(data.folder / DATA, yaml.safe_dump({"data": settings}, sort_keys=False))
     return report
 
 

@@ -63,6 +63,13 @@ def test_a_subset_of_a_data_set_is_prepared_by_one_command(root: Path, prepared:
     assert "0 decoded now" in again.stdout
 
 
+def test_a_prepared_folder_does_not_remember_that_settings_were_chosen(root: Path, prepared: Path) -> None:
+    command = ["data", "prepare", "ma52", "--root", root, "--out", prepared, "--subset", "ma12", *SMALL]
+    result = aplt(*command, "--set", "data.validation=0.5")
+    assert "0 for testing" in result.stdout  # of one labelled clip in each class none is held out
+    assert load_data_config(prepared).validation == 0
+
+
 def test_other_splits_and_a_configuration_come_from_the_prepared_folder(prepared: Path, tmp_path: Path) -> None:
     split = aplt("data", "split", prepared, "--protocol", "balanced", "--set", "data.test.per_class=1", "--seed", 3)
     assert split.exit_code == 0, split.output
