@@ -31,6 +31,7 @@ class Progress:
         self._done = self._total - len(todo)
         self._todo = dict(todo)
         self._shares: dict[str, float] = {}
+        self._side_by_side = 0
         self._seconds: dict[str, list[float]] = {}
         for cell in cells:
             if (record := find_record(cell, records)) is not None:
@@ -40,6 +41,7 @@ class Progress:
     def start(self, name: str) -> None:
         """Note that a cell is at work."""
         self._shares[name] = 0.0
+        self._side_by_side = max(self._side_by_side, len(self._shares))
         self._say(f"{name} started")
 
     def finish(self, name: str, record: Record) -> None:
@@ -70,14 +72,14 @@ class Progress:
     def left_s(self) -> float | None:
         """Return the estimated seconds until all is done, None while no cell is finished."""
         all_seconds = [seconds for of_row in self._seconds.values() for seconds in of_row]
-        if not all_seconds or not self._shares:
+        if not all_seconds or not self._side_by_side or not self._todo:
             return None
         mean = sum(all_seconds) / len(all_seconds)
         left = 0.0
         for name, cell in self._todo.items():
             of_row = self._seconds.get(cell.row)
             left += (sum(of_row) / len(of_row) if of_row else mean) * (1 - self._shares.get(name, 0.0))
-        return left / len(self._shares)
+        return left / min(self._side_by_side, len(self._todo))
 
     def counts(self) -> str:
         """Return in one line how many cells are done, running and failed, and the time left."""

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from rich.console import Console
 
 from aplt.common.drawing import WIDTH
 from aplt.common.errors import ConfigError, DataError, RunError
 from aplt.deploy.benchmark.grid import Folder
 from aplt.deploy.benchmark.pictures import class_gains, class_gains_picture, pseudo_label_picture, table_picture
 from aplt.deploy.benchmark.plan import Plan, base_settings, budget_overrides, chosen_tables, numbers
+from aplt.deploy.benchmark.progress import progress_on
 from aplt.deploy.benchmark.records import Cell, Record, confusion, find_record, read_records, write_record
 from aplt.deploy.benchmark.rows import TABLES, published
 from aplt.deploy.benchmark.statistics import paired_difference, spread, t_quantile
@@ -263,6 +265,27 @@ def test_a_table_of_validation_clips_says_so(tmp_path: Path) -> None:
 def test_confusion_counts_known_clips() -> None:
     counts = confusion(np.int16([0, 0, 1, -1]), np.int16([0, 1, 1, 1]), num_classes=2)
     assert counts.tolist() == [[1, 1], [0, 1]]
+
+
+def test_progress_says_what_is_done_and_how_long_the_rest_takes(tmp_path: Path) -> None:
+    cells = plan_of(tmp_path, "table1", "fixmatch", "aplt").cells(None)
+    done, *todo = cells
+    said = StringIO()
+    with progress_on(
+        Console(file=said, width=200), cells, {cell.name: cell for cell in todo}, [record_of(done, 0.5)]
+    ) as progress:
+        assert progress.left_s() is None  # nothing is at work yet
+        progress.start(todo[0].name)
+        progress.start(todo[1].name)
+        assert progress.left_s() == 5 * 90 / 2  # five left, two side by side, each as long as the one that is done
+        progress.finish(todo[0].name, record_of(todo[0], 0.25) | {"wall_s": 180.0})
+        progress.fail(todo[1].name, "the trainer: no luck")
+        assert progress.left_s() == (180 + 90 + 180) / 2
+        assert progress.failed == {todo[1].name: "the trainer: no luck"}
+    lines = said.getvalue().splitlines()
+    assert lines[0] == "1 of 6 runs done"
+    assert lines[3].endswith(f"{todo[0].name}: 25.0 % in 3 min (2 of 6 runs done, 1 running, about 4 min left)")
+    assert lines[4].endswith("failed: the trainer: no luck (2 of 6 runs done, 1 failed, about 4 min left)")
 
 
 def test_one_benchmark_works_in_a_folder(tmp_path: Path) -> None:
