@@ -11,8 +11,8 @@ from aplt.common.models.classifier import Backbone, VideoClassifier, temporal_sh
 STEM = 16
 BLOCKS = ((16, 1), (32, 2), (64, 2), (128, 2))
 """Channels and stride of each block."""
-CONTRAST = 3.0
-"""Differences between frames are about a third of the differences between pixels."""
+STILL, MOTION = 0.3, 3.0
+"""How loud a frame and its difference to the mean frame are at first: differences are small, backgrounds are not."""
 
 
 def tiny_tsm(*, num_classes: int) -> VideoClassifier:
@@ -60,10 +60,10 @@ class TinyStem(nn.Module):
         self.motion = nn.Conv2d(3, STEM, 7, stride=4, padding=3, bias=False)
 
     def forward(self, frames: Tensor, num_frames: int) -> Tensor:
-        """Return still(frame) + motion(CONTRAST * (frame - mean)) of each frame [B*T, 3, H, W], a quarter as large."""
+        """Return still(STILL * frame) + motion(MOTION * (frame - mean)) of frames [B*T, 3, H, W], a quarter the size."""
         # Convolution is linear, so frames need one kernel, and means, of which there are far fewer, another.
-        motion = CONTRAST * self.motion.weight
-        seen = _convolve(frames, self.still.weight + motion)
+        motion = MOTION * self.motion.weight
+        seen = _convolve(frames, STILL * self.still.weight + motion)
         mean = _convolve(frames.view(-1, num_frames, *frames.shape[1:]).mean(dim=1), motion)
         clips = seen.view(-1, num_frames, *seen.shape[1:]) - mean[:, None]
         return clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)

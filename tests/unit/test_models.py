@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aplt.common.errors import ConfigError
 from aplt.common.models import MODELS, VideoClassifier, build_model
 from aplt.common.models.classifier import temporal_shift
-from aplt.common.models.tiny import CONTRAST, TinyStem
+from aplt.common.models.tiny import MOTION, STILL, TinyStem
 from aplt.common.models.weights import TORCHVISION_FILES
 
 NUM_PARAMETERS = {
@@ -179,7 +179,7 @@ def test_the_tiny_stem_sees_the_frame_and_how_it_differs_from_the_clips_mean() -
     stem, frames = TinyStem(), torch.randn(6, 3, 20, 20)
     clips = frames.view(2, 3, 3, 20, 20)
     difference = (clips - clips.mean(dim=1, keepdim=True)).flatten(0, 1)
-    torch.testing.assert_close(stem(frames, 3), stem.still(frames) + stem.motion(CONTRAST * difference))
+    torch.testing.assert_close(stem(frames, 3), stem.still(STILL * frames) + stem.motion(MOTION * difference))
 
 
 def test_the_tiny_network_learns_the_direction_of_motion() -> None:
