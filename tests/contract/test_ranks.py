@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+from collections.abc import Iterator
+from multiprocessing import active_children
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from short_training import CPU, labels_for, made_up_data, training
 from torch import nn
 from torch.distributed import TCPStore, destroy_process_group
 
 from aplt.common.artifacts import Checkpoint
-from aplt.common.errors import ConfigError
+from aplt.common.config import BaseRunConfig
+from aplt.common.errors import ConfigError, DataError
+from aplt.deploy.config import parse_config
 from aplt.trainer.config import AnyMethodConfig
-from aplt.trainer.followers import join_ranks
+from aplt.trainer.followers import followers, join_ranks
 from aplt.trainer.loop import steps, train_epoch
 from aplt.trainer.methods import METHODS
-from aplt.trainer.ranks import with_joint_batch_norm
+from aplt.trainer.ranks import joint, num_ranks, with_joint_batch_norm
 from aplt.trainer.state import TrainState
 
 NAMES = sorted(METHODS)
@@ -102,6 +107,35 @@ def test_two_ranks_train_what_one_trains(name: str, two_ranks: dict[str, list[Fo
     for found_parts, found in two_ranks[name]:
         assert found_parts == pytest.approx(parts, rel=1e-4, abs=1e-6)
         assert_alike(found, checkpoint)
+
+
+def unfit(config: BaseRunConfig, device: torch.device, states: Iterator[Checkpoint]) -> None:
+    """What a rank does that cannot read its clips, or that fails for no reason that a user knows."""
+    next(states)
+    if config.run == "damaged":
+        raise DataError("clip 7 is damaged")
+    raise ZeroDivisionError("one over none")
+
+
+@pytest.mark.parametrize(("run", "kind"), [("damaged", DataError), ("bug", RuntimeError)])
+def test_what_another_rank_says_last_is_told_with_its_number(
+    run: str, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        monkeypatch.setenv(name, "lo")
+    settings = {"run": run, "data": {"root": str(tmp_path)}, "trainer": {"ranks": 2, "device": "cpu"}}
+    state = Checkpoint(epoch=0, weights={}, state={})
+    with (
+        pytest.raises(
+            kind, match=r"rank 1 of 2 of the trainer \(pid \d+\).*(clip 7 is damaged|one over none)"
+        ) as error,
+        followers(parse_config(settings, source="test"), CPU, unfit) as others,
+        others.epoch(lambda: state),
+    ):
+        joint(torch.zeros(1))
+    assert num_ranks() == 1
+    assert active_children() == []
+    assert run == "damaged" or "in unfit" in error.value.__notes__[0]
 
 
 def test_a_network_whose_batch_norm_does_more_is_refused() -> None:

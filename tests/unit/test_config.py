@@ -55,6 +55,11 @@ def test_defaults_are_the_papers(cfg: Path) -> None:
         ("method=fixmatch", ["method: must be a section", "'fixmatch'"]),
         ("method.tau=2", [" method.tau: must be less than or equal to 1", "got 2"]),
         ("trainer.precision=bf", ["trainer.precision: 'bf'", "did you mean 'bf16'", "allowed: fp32, bf16"]),
+        ("trainer.ranks=3", ["trainer: batch_size (16) must be a multiple of ranks (3)"]),
+        (
+            "trainer={ranks: 2, device: cuda:1}",
+            ["trainer: device must be auto, cpu or cuda", "several ranks", "cuda:1"],
+        ),
         ("trainer.lr=fast", ["trainer.lr: must be a valid number", "got 'fast'"]),
         ("schedule.lead_epochs=2", ["schedule.lead_epochs: 2 is not allowed", "allowed: 0, 1"]),
         ("schedule.warmup_epochs=0", ["schedule.warmup_epochs must be at least 1"]),
@@ -182,7 +187,14 @@ def test_every_setting_that_may_change_exists(cfg: Path) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["cluster.address=10.0.0.1:6379", "data.workers=9", "trainer.device=cpu", "labeler.threads=3", "data.prepared=x"],
+    [
+        "cluster.address=10.0.0.1:6379",
+        "data.workers=9",
+        "trainer.device=cpu",
+        "trainer.ranks=2",
+        "labeler.threads=3",
+        "data.prepared=x",
+    ],
 )
 def test_where_and_how_fast_a_run_works_may_change(cfg: Path, override: str) -> None:
     before, after = (load_config(cfg, extra).model_dump(mode="json") for extra in ([], [override]))
