@@ -60,7 +60,7 @@ class TinyStem(nn.Module):
         self.motion = nn.Conv2d(3, STEM, 7, stride=4, padding=3, bias=False)
 
     def forward(self, frames: Tensor, num_frames: int) -> Tensor:
-        """Return still(STILL * frame) + motion(MOTION * (frame - mean)) of frames [B*T, 3, H, W], a quarter the size."""
+        """Return still(STILL * frame) + motion(MOTION * (frame - mean)): [B*T, 3, H, W] to [B*T, C, H/4, W/4]."""
         # Convolution is linear, so frames need one kernel, and means, of which there are far fewer, another.
         motion = MOTION * self.motion.weight
         seen = _convolve(frames, STILL * self.still.weight + motion)
