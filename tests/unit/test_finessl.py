@@ -182,5 +182,7 @@ def test_weights_of_a_network_with_the_other_head_serve_without_it(
         loaded = build_model("tiny_tsm", num_classes=K, init=str(tmp_path / "w.pth"), cosine_head=cosine)
     fresh = build_model("tiny_tsm", num_classes=K, cosine_head=cosine)
     assert torch.equal(loaded.head.weight, fresh.head.weight)
-    assert torch.equal(loaded.state_dict()["backbone.stem.still.weight"], trained.state_dict()["backbone.stem.still.weight"])
+    assert torch.equal(
+        loaded.state_dict()["backbone.stem.still.weight"], trained.state_dict()["backbone.stem.still.weight"]
+    )
     assert "the head starts from scratch" in caplog.text
