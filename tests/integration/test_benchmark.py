@@ -13,8 +13,11 @@ WriteConfig = Callable[..., Path]
 Services = Any
 
 
-def children(pid: int) -> list[int]:
-    """The processes that this one started and that are alive."""
+PARENT, SESSION = 1, 3  # columns of /proc/PID/stat behind the name
+
+
+def living(column: int, number: int) -> list[int]:
+    """The living processes of a parent, or of a session: the host of a grid leads one, with Ray and all services."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -22,21 +25,7 @@ def children(pid: int) -> list[int]:
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if int(fields[1]) == pid and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
-
-
-def members(session: int) -> list[int]:
-    """The living processes of a session: the host of a grid leads one, with Ray and all services in it."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if int(fields[3]) == session and fields[0] != "Z":
+            if int(fields[column]) == number and fields[0] != "Z":
                 found.append(int(entry.name))
     return found
 
@@ -51,10 +40,10 @@ def test_a_grid_that_is_killed_goes_on_and_a_cell_that_fails_says_why(
 
     first = services.command(*command)
     services.wait_for(lambda: list(out.glob("records/*.json")), first)
-    (host,) = children(first.pid)
-    assert len(members(host)) > 3
+    (host,) = living(PARENT, first.pid)
+    assert len(living(SESSION, host)) > 3
     services.kill(first)
-    services.wait_for(lambda: not members(host))
+    services.wait_for(lambda: not living(SESSION, host))
     before = {record: record.stat().st_mtime_ns for record in out.glob("records/*.json")}
 
     again = services.command(*command)
