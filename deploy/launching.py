@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -19,7 +17,7 @@ from aplt.common.store import ArtifactStore
 from aplt.deploy.config import RunConfig
 from aplt.deploy.display import messages
 from aplt.deploy.following import announce_start, follow
-from aplt.deploy.local import cluster_lock, cluster_record, local_cluster
+from aplt.deploy.local import cluster_lock, cluster_record, local_cluster, start_host
 from aplt.deploy.prepare import prepare_if_needed
 from aplt.deploy.runs import RECORD, create_or_resume, open_store, records_folder, refuse_if_working, run_url
 
@@ -59,28 +57,20 @@ def start(config: RunConfig, roles: tuple[Role, ...]) -> None:
         announce_start(store, roles)
         address = local_cluster(store) if config.cluster.address == "local" else config.cluster.address
         if address is None:
-            start_host(config, roles)
+            start_cluster(config, roles)
             return
         with connected(address):
             start_services(config, roles)
 
 
-def start_host(config: RunConfig, roles: tuple[Role, ...]) -> None:
+def start_cluster(config: RunConfig, roles: tuple[Role, ...]) -> None:
     """Start the host process of a local cluster, and return when the services are up.
 
     Raises:
         RunError: it could not start; the message names its log.
     """
     log = records_folder(config) / "host.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "aplt.deploy.host"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,  # Ctrl-C ends the command that watches, not the run; and it ends with its group
-        )
+    process = start_host("aplt.deploy.host", log)
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(json.dumps({"config": config.model_dump(mode="json"), "roles": roles}).encode())

@@ -1,4 +1,4 @@
-"""The private Ray cluster of a run: how its host process is found, and who may start services in it or end it."""
+"""The private Ray cluster of a run or grid: its host process, and who may start services in it or end it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import ctypes
 import fcntl
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from aplt.common.service import process_exists
@@ -22,6 +25,22 @@ PR_SET_PDEATHSIG = 1
 def die_with_parent() -> None:
     """Let the kernel end this process with the thread that started it: nobody else would."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_host(module: str, log: Path) -> subprocess.Popen[bytes]:
+    """Start a host process, to be spoken to by pipes; what it says otherwise is added to `log`.
+
+    It leads a group of its own: Ctrl-C ends the command that watches, not the host, which can end all that it started.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
 
 
 def cluster_record(store: ArtifactStore) -> dict[str, Any] | None:

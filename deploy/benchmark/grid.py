@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import queue
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from aplt.common.store import ArtifactStore
 from aplt.deploy.benchmark.progress import Progress, progress_on
 from aplt.deploy.benchmark.records import Cell, Record, find_record, read_records, write_record
 from aplt.deploy.config import ClusterConfig
+from aplt.deploy.local import start_host
 from aplt.deploy.runs import open_store
 
 POLL_S = 2.0
@@ -125,15 +124,7 @@ def _answers(
         RunError: it could not start, or ended unexpectedly.
     """
     log = folder.path / "logs" / "host.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as errors:
-        host = subprocess.Popen(
-            [sys.executable, "-m", "aplt.deploy.benchmark.host"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            start_new_session=True,
-        )
+    host = start_host("aplt.deploy.benchmark.host", log)
     assert host.stdin is not None
     assert host.stdout is not None
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,7 +60,7 @@ class APLT(Method[APLTConfig]):
             batch.unlabeled_strong,
             None if warm_up else batch.labeled_strong,
         )
-        (features_x, logits_x), (features_u, logits_u), (features_su, logits_su) = views[:3]
+        (features_x, logits_x), (features_u, logits_u), (_, logits_su) = views[:3]
 
         online_B = pseudo_labels(logits_u, tau=self.config.tau)
         sup_logits = cross_entropy(logits_x, batch.labels_B)
@@ -67,23 +69,9 @@ class APLT(Method[APLTConfig]):
         parts = {"sup_logits": sup_logits.detach(), "u_logits": u_logits.detach()}
 
         if not warm_up:
-            assert batch.position_B is not None
-            weak = self.config.margin_view == "weak"
-            label_B = self.label[batch.position_B]
-            if self.config.classifier == "parametric":
-                u_offline = pseudo_label_loss(
-                    logits_u if weak else logits_su, label_B, reduction=self.config.margin_reduction
-                )
-                loss = loss + self.config.lambda_margin * u_offline
-                parts |= {"u_offline": u_offline.detach()}
-            else:
-                if self.config.pseudo_labels == "online":
-                    label_B = prototype_labels(self._normalized(features_u), self.rho, self.threshold)
-                    parts |= {"margin_share": (label_B >= 0).float().mean()}
-                sup_margin = self._margin(features_x if weak else views[3][0], batch.labels_B)
-                u_margin = self._margin(features_u if weak else features_su, label_B.clamp_min(0), keep_B=label_B >= 0)
-                loss = loss + self.config.lambda_margin * (sup_margin + u_margin)
-                parts |= {"sup_margin": sup_margin.detach(), "u_margin": u_margin.detach()}
+            offline, offline_parts = self._offline_loss(batch, views)
+            loss = loss + self.config.lambda_margin * offline
+            parts |= offline_parts
 
         return StepOutput(
             loss=loss,
@@ -92,6 +80,24 @@ class APLT(Method[APLTConfig]):
             unlabeled_features_BD=features_u.detach(),
             online_labels_B=online_B,
         )
+
+    def _offline_loss(self, batch: Batch, views: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return L_margin = L_sup_margin + L_u_margin (Eqs. 7 and 8) and its parts; in Variant I the head's loss."""
+        (features_x, _), (features_u, logits_u), (features_su, logits_su) = views[:3]
+        assert batch.position_B is not None
+        weak = self.config.margin_view == "weak"
+        label_B = self.label[batch.position_B]
+        if self.config.classifier == "parametric":
+            logits = logits_u if weak else logits_su
+            u_offline = pseudo_label_loss(logits, label_B, reduction=self.config.margin_reduction)
+            return u_offline, {"u_offline": u_offline.detach()}
+        parts = {}
+        if self.config.pseudo_labels == "online":
+            label_B = prototype_labels(self._normalized(features_u), self.rho, self.threshold)
+            parts["margin_share"] = (label_B >= 0).float().mean()
+        sup_margin = self._margin(features_x if weak else views[3][0], batch.labels_B)
+        u_margin = self._margin(features_u if weak else features_su, label_B.clamp_min(0), keep_B=label_B >= 0)
+        return sup_margin + u_margin, {**parts, "sup_margin": sup_margin.detach(), "u_margin": u_margin.detach()}
 
     def _normalized(self, features_BD: Tensor) -> Tensor:
         return F.normalize(features_BD) if self.normalize == "l2" else features_BD

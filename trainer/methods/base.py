@@ -132,9 +132,14 @@ def forward_views(model: Callable[[Tensor], tuple[Tensor, ...]], *views: Tensor 
     `model` may give other outputs, and any number of them, with a row per clip. With several ranks they are the joint
     batch's.
     """
+    sizes = [len(view) for view in views if view is not None]
+    return list(zip(*(joint_views(output.float(), sizes) for output in model(joined(*views))), strict=True))
+
+
+def joined(*views: Tensor | None) -> Tensor:
+    """Return the clips of all views that are there; those of a single one are not copied."""
     present = [view for view in views if view is not None]
-    sizes = [len(view) for view in present]
-    return list(zip(*(joint_views(output.float(), sizes) for output in model(torch.cat(present))), strict=True))
+    return present[0] if len(present) == 1 else torch.cat(present)
 
 
 @contextmanager

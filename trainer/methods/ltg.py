@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from aplt.common.models import VideoClassifier
 from aplt.trainer.config import LTGConfig
 from aplt.trainer.losses import cross_entropy, pseudo_label_loss, pseudo_labels
-from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views
+from aplt.trainer.methods.base import Batch, Method, StepOutput, forward_views, joined
+
+EPS = 1e-8
 
 
 class LTG(Method[LTGConfig]):
@@ -44,11 +46,14 @@ class LTG(Method[LTGConfig]):
         """L = L_s + lambda_u L_u + lambda_align sum_k L_align_k + lambda_contrast L_con; L_u after the warm-up."""
         assert isinstance(model, VideoClassifier)
         warm_up = batch.progress < self.config.warmup
+        gradients = joined(
+            batch.labeled_weak_tg, batch.unlabeled_weak_tg, None if warm_up else batch.unlabeled_strong_tg
+        )
         labeled, weak, *strong = forward_views(
-            partial(both_streams, model, self.temporal),
-            pairs(batch.labeled_weak, batch.labeled_weak_tg),
-            pairs(batch.unlabeled_weak, batch.unlabeled_weak_tg),
-            None if warm_up else pairs(batch.unlabeled_strong, batch.unlabeled_strong_tg),
+            partial(both_streams, model, self.temporal, gradients),
+            batch.labeled_weak,
+            batch.unlabeled_weak,
+            None if warm_up else batch.unlabeled_strong,
         )
         (features_x, logits_x, tg_features_x, tg_logits_x, distance_x) = labeled
         (features_u, logits_u, tg_features_u, tg_logits_u, distance_u) = weak
@@ -86,17 +91,15 @@ def projector(feature_dim: int) -> nn.Sequential:
     )
 
 
-def pairs(clips: Tensor | None, gradients: Tensor | None) -> Tensor:
-    """Return a view [N, T, 3, H, W] and its temporal gradients side by side, [N, 2, T, 3, H, W]."""
-    assert clips is not None
-    assert gradients is not None
-    return torch.stack([clips, gradients], dim=1)
+def both_streams(
+    rgb: VideoClassifier, temporal: VideoClassifier, gradients: Tensor, clips: Tensor
+) -> tuple[Tensor, ...]:
+    """Return features and logits of both networks for clips [N, T, 3, H, W] and their temporal gradients.
 
-
-def both_streams(rgb: VideoClassifier, temporal: VideoClassifier, clips: Tensor) -> tuple[Tensor, ...]:
-    """Return features and logits of both networks for pairs [N, 2, T, 3, H, W], and how far their maps disagree [N]."""
-    features_ND, logits_NK, maps = rgb.stages(clips[:, 0])
-    tg_features_ND, tg_logits_NK, tg_maps = temporal.stages(clips[:, 1])
+    Then, [N], how far the networks' maps disagree.
+    """
+    features_ND, logits_NK, maps = rgb.stages(clips)
+    tg_features_ND, tg_logits_NK, tg_maps = temporal.stages(gradients)
     return features_ND, logits_NK, tg_features_ND, tg_logits_NK, alignment_loss(maps, tg_maps, num_clips=len(clips))
 
 
@@ -107,9 +110,18 @@ def alignment_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], *, num_cli
     """
     distances = []
     for values, target in zip(maps, targets, strict=True):
-        cosines = F.cosine_similarity(values.float(), target.detach().float(), dim=1)
+        cosines = cosine(values.float(), target.detach().float())
         distances.append(1 - cosines.reshape(num_clips, -1).mean(dim=1))
     return torch.stack(distances).sum(dim=0)
+
+
+def cosine(values: Tensor, target: Tensor) -> Tensor:
+    """Return the cosines of [N, C, ...] over the channels, 0 where one is zero; [N, ...].
+
+    `F.cosine_similarity` first makes two copies of unit length, which for maps is most of its time.
+    """
+    lengths = [(x * x).sum(dim=1).clamp_min(EPS**2).sqrt() for x in (values, target)]
+    return (values * target).sum(dim=1) / (lengths[0] * lengths[1])
 
 
 def contrastive_loss(rgb_ND: Tensor, tg_ND: Tensor, *, temperature: float) -> Tensor:

@@ -76,9 +76,9 @@ def adversarial_direction(model: nn.Module, clips: Tensor, logits_BK: Tensor, *,
 def unit(clips: Tensor) -> Tensor:
     """Return each clip divided by its length over all dimensions but the first; zeros stay zeros."""
     values_BV = clips.flatten(1)
-    # By the largest first: the square of a small gradient is no longer a float32.
-    largest_B1 = values_BV.abs().amax(dim=1, keepdim=True)
-    return F.normalize(values_BV / largest_B1.clamp_min(torch.finfo(clips.dtype).tiny)).view_as(clips)
+    # The square of a small gradient is no longer a float32.
+    length_B1: Tensor = torch.linalg.vector_norm(values_BV, dim=1, keepdim=True, dtype=torch.float64).to(clips.dtype)
+    return (values_BV / length_B1.clamp_min(torch.finfo(clips.dtype).tiny)).view_as(clips)
 
 
 def divergence(target_BK: Tensor, logits_BK: Tensor) -> Tensor:
