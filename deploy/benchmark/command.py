@@ -18,7 +18,7 @@ from aplt.deploy.benchmark.plan import (
 )
 from aplt.deploy.benchmark.records import Record, find_record, read_records
 from aplt.deploy.benchmark.rows import APLT, REFERENCE, method_row
-from aplt.deploy.benchmark.tables import Outcome, csv_text, line_cells, markdown, outcome_of, ratio_text
+from aplt.deploy.benchmark.tables import Outcome, csv_text, line_cells, markdown, outcome_of, ratio_text, seeds_csv_text
 from aplt.deploy.display import make_table, messages, output
 
 
@@ -92,6 +92,7 @@ def write_results(plan: Plan, folder: Folder, data: str | None) -> None:
         )
         write_text(folder.path / f"{table.name}.md", markdown(outcome))
         write_text(folder.path / f"{table.name}.csv", csv_text(outcome))
+        write_text(folder.path / f"{table.name}-seeds.csv", seeds_csv_text(outcome))
         if (picture := table_picture(outcome)) is not None:
             (folder.path / f"{table.name}.png").write_bytes(picture)
         print_outcome(outcome)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import StringIO
 
+from aplt.common.data.manifest import csv_text as lines_text
 from aplt.deploy.benchmark.records import Cell, Record, final_accuracy, find_record
 from aplt.deploy.benchmark.rows import REFERENCE, TABLES, Published, Row, Table, method_row, published
 from aplt.deploy.benchmark.statistics import Difference, Spread, paired_difference, spread
@@ -162,7 +161,6 @@ def published_columns(table: Table, ratio: float | None) -> dict[str, list[Publi
 
 def csv_text(outcome: Outcome) -> str:
     """Return the table with all its numbers, a line for each row and ratio; accuracies in per cent."""
-    file = StringIO()
     lines = []
     for line in outcome.lines:
         difference = line.difference
@@ -174,7 +172,7 @@ def csv_text(outcome: Outcome) -> str:
                 "table": outcome.table.number,
                 "row": line.row.name,
                 "label": line.row.label,
-                "ratio": "" if line.ratio is None else f"{line.ratio:g}",
+                "ratio": _digits_of_ratio(line.ratio),
                 "runs": len(line.accuracy),
                 "failed": len(line.failures),
                 "seeds": " ".join(map(str, sorted(line.accuracy))),
@@ -189,10 +187,23 @@ def csv_text(outcome: Outcome) -> str:
             }
             | {f"paper: {name}": str(_number_of(numbers, line.row) or "") for name, numbers in beside.items()}
         )
-    writer = csv.DictWriter(file, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return file.getvalue()
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    return lines_text(names, [[line.get(name, "") for name in names] for line in lines])
+
+
+def seeds_csv_text(outcome: Outcome) -> str:
+    """Return a line for each run of the table, for statistics of one's own; accuracies in per cent."""
+    return lines_text(
+        ["table", "row", "label", "ratio", "seed", "accuracy", "macro"],
+        [
+            [
+                *(outcome.table.number, line.row.name, line.row.label, _digits_of_ratio(line.ratio), seed),
+                *(_digits(accuracy), _digits(line.macro.get(seed))),
+            ]
+            for line in outcome.lines
+            for seed, accuracy in sorted(line.accuracy.items())
+        ],
+    )
 
 
 def _found(
@@ -294,6 +305,10 @@ def _joined(cells: Sequence[str]) -> str:
 
 def _spread_digits(name: str, value: Spread | None) -> dict[str, str]:
     return {name: _digits(value.mean if value else None), f"{name}_sd": _digits(value.deviation if value else None)}
+
+
+def _digits_of_ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:g}"
 
 
 def _digits(value: float | None) -> str:

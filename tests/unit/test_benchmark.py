@@ -21,7 +21,7 @@ from aplt.deploy.benchmark.progress import progress_on
 from aplt.deploy.benchmark.records import Cell, Record, confusion, find_record, read_records, write_record
 from aplt.deploy.benchmark.rows import TABLES, published
 from aplt.deploy.benchmark.statistics import paired_difference, spread, t_quantile
-from aplt.deploy.benchmark.tables import Outcome, csv_text, markdown, outcome_of
+from aplt.deploy.benchmark.tables import Outcome, csv_text, markdown, outcome_of, seeds_csv_text
 
 SETTINGS: dict[str, Any] = {
     "data": {"root": "clips", "prepared": "prepared"},
@@ -218,6 +218,9 @@ def test_the_table_says_means_differences_failures_and_what_the_paper_has(tmp_pa
     assert (lines["aplt"]["macro"], lines["aplt"]["seeds"]) == ("47.000", "0 1 2")
     assert float(lines["aplt"]["difference_high"]) == pytest.approx(8.968, abs=1e-3)
     assert lines["aplt"]["paper: SMG-5, ResNet-18, 20 %"] == "59.2"
+    runs = list(csv.DictReader(StringIO(seeds_csv_text(outcome))))
+    assert [run["seed"] for run in runs if run["row"] == "supervised"] == ["0", "1"]
+    assert {run["accuracy"] for run in runs if run["row"] == "fixmatch"} == {"40.000", "44.000", "48.000"}
 
     folder.finished("cell", records[0])
     assert len(read_records(folder.records)) == 1
@@ -231,6 +234,7 @@ def test_a_table_without_fixmatch_takes_the_papers_from_table_1_and_the_records_
     assert "+10.0 [+10.0, +10.0] | 3 | 91 s | 3,000 | 34.1 (+6.1) |" in markdown(outcome_with(plan, folder, records))
     empty = outcome_with(plan, folder, [])
     assert "Nothing was run yet." in markdown(empty)
+    assert seeds_csv_text(empty).splitlines() == ["table,row,label,ratio,seed,accuracy,macro"]
     assert "| APLT | – | – | 0 | – | – | 34.1 (+6.1) |" in markdown(empty)
     assert table_picture(empty) is None
 
