@@ -6,6 +6,7 @@ Letters: B batch, N unlabelled clips, M labelled clips, D features.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -161,15 +162,17 @@ def train_epoch(trainer: Trainer, state: TrainState, loader: Loader) -> None:
     epoch = state.epoch + 1
     state.bank.online_N.fill_(-1)
     sums: dict[str, Tensor] = {}
+    counts: Counter[str] = Counter()  # a part that begins or ends within an epoch is in some of its steps
     with trainer.clock.measure("train"):
         for order, output in steps(trainer.config, state, loader):
             remember(state, order, output)
             for name, value in {"loss": output.loss.detach(), **output.parts}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value
+                counts[name] += 1
             trainer.claim.working(f"epoch {epoch}/{trainer.plan.total_epochs}", order.done / loader.total_steps)
             trainer.claim.tick()
     state.epoch = epoch
-    losses = {name: float(value) / loader.steps_per_epoch for name, value in sums.items()}
+    losses = {name: float(value) / counts[name] for name, value in sums.items()}
     if not np.isfinite(losses["loss"]):
         raise ConfigError(
             f"the loss of epoch {epoch} is {losses['loss']}; lower trainer.lr ({trainer.config.trainer.lr}) "
@@ -293,14 +296,14 @@ def checkpoint_ref(trainer: Trainer, phase: Phase) -> ArtifactRef:
 
 def extract_snapshot(trainer: Trainer, state: TrainState, reader: ViewReader) -> FeatureSnapshot:
     """Return the features of the test view of all training clips, from the network as it is now."""
-    with autocast(state.device, trainer.config.trainer.precision):
-        features_ND, _ = forward_rows(
-            state.model,
-            training_rows(trainer.data),
-            reader.test,
-            batch_size=4 * trainer.config.trainer.batch_size,
-            tick=trainer.claim.tick,
-        )
+    # In full precision, as the labeler computes the features of the augmented copies that they are clustered with.
+    features_ND, _ = forward_rows(
+        state.model,
+        training_rows(trainer.data),
+        reader.test,
+        batch_size=4 * trainer.config.trainer.batch_size,
+        tick=trainer.claim.tick,
+    )
     return snapshot_of(trainer.data, state.epoch, features_ND)
 
 

@@ -98,7 +98,7 @@ def make_batch(name: str = "aplt", size: int = B, seed: int = 0, classes: int = 
         labels_B=torch.arange(size) % classes,
         labeled_weak=labeled_weak,
         labeled_weak_tg=view(method.uses_temporal_gradients),
-        labeled_strong=view(method.uses_labeled_strong),
+        labeled_strong=view(make_method(name, labels=True).uses_labeled_strong),
         unlabeled_weak=view(unlabeled),
         unlabeled_weak_tg=view(method.uses_temporal_gradients),
         unlabeled_weak_2=view(unlabeled and method.uses_unlabeled_weak_2),

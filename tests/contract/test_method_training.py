@@ -46,7 +46,10 @@ def test_it_goes_on_from_a_checkpoint_to_the_bit(name: str, data: PreparedData, 
 @every_method
 def test_the_loader_makes_the_views_that_it_asks_for(name: str, data: PreparedData, tmp_path: Path) -> None:
     method = METHODS[name]
-    with training(name, data, tmp_path) as (_, _, loader):
+    with training(name, data, tmp_path) as (_, state, loader):
+        assert not state.method.uses_labeled_strong  # before there are labels
+        if state.method.config.uses_labels:
+            state.method.adopt(labels_for(data, state.model.feature_dim))
         batches = [batch for epoch in (1, 2, 3) for _, batch in loader.epoch(epoch)]
     assert [batch.progress for batch in batches] == pytest.approx([step / 6 for step in range(6)])
     if method.uses_unlabeled_weak_2:
@@ -59,7 +62,7 @@ def test_the_loader_makes_the_views_that_it_asks_for(name: str, data: PreparedDa
     asked = {
         "labeled_weak": True,
         "labeled_weak_tg": method.uses_temporal_gradients,
-        "labeled_strong": method.uses_labeled_strong,
+        "labeled_strong": name == "aplt",
         "unlabeled_weak": method.uses_unlabeled,
         "unlabeled_weak_tg": method.uses_temporal_gradients,
         "unlabeled_weak_2": method.uses_unlabeled and method.uses_unlabeled_weak_2,

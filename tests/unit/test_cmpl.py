@@ -48,6 +48,10 @@ def test_each_network_learns_from_the_other_ones_confident_predictions() -> None
     assert torch.allclose(parts["u_auxiliary"], F.cross_entropy(torch.tensor([[0, 0, 1.0, 0]]), torch.tensor([3])))
     assert torch.equal(model.seen, method.auxiliary.seen)  # the same views
 
+    method.loss(model, views()).loss.backward()  # type: ignore[no-untyped-call]
+    labelled_K, weak_K, strong_K = method.auxiliary.logits_VK.grad.abs() > 0  # type: ignore[union-attr]
+    assert (labelled_K.any(), weak_K.any(), strong_K.any()) == (True, False, True)
+
 
 def test_the_auxiliary_network_is_narrower_and_trained_with_the_primary_one() -> None:
     model = build_model("tiny_tsm", num_classes=K)

@@ -13,7 +13,7 @@ from aplt.common.models import VideoClassifier, build_model
 from aplt.common.views import Augmentation
 from aplt.trainer.config import LTGConfig
 from aplt.trainer.methods import Batch
-from aplt.trainer.methods.ltg import LTG, alignment_loss, contrastive_loss
+from aplt.trainer.methods.ltg import LTG, alignment_loss, both_streams, contrastive_loss
 
 B, T, K = 3, 2, 4
 SIZES: dict[str, Any] = {"num_classes": K, "feature_dim": 128, "num_unlabeled": B, "normalize": "l2"}
@@ -122,6 +122,17 @@ def test_maps_of_clips_and_of_frames_give_the_same_distance() -> None:
     assert whole_B.shape == (B,)
     assert torch.allclose(whole_B, alignment_loss(folded[:1], folded[1:], num_clips=B))
     assert torch.allclose(alignment_loss([rgb, rgb], [3 * rgb, -rgb], num_clips=B), torch.full((B,), 2.0), atol=1e-6)
+
+
+def test_strong_views_are_not_aligned() -> None:
+    torch.manual_seed(0)
+    rgb, temporal = (build_model("tiny_tsm", num_classes=3) for _ in range(2))
+    clips, gradients = torch.randn(2, 5, 2, 3, 16, 16)
+    *outputs, distances = both_streams(rgb, temporal, gradients, 3, clips)
+    *expected, all_distances = both_streams(rgb, temporal, gradients, 5, clips)
+    assert all(torch.equal(found, wanted) for found, wanted in zip(outputs, expected, strict=True))
+    assert torch.allclose(distances[:3], all_distances[:3])
+    assert torch.equal(distances[3:], torch.zeros(2))
 
 
 def test_temporal_gradients_have_the_frames_crop_and_flip_of_their_view() -> None:

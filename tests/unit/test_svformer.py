@@ -163,6 +163,43 @@ def test_the_mixture_is_judged_by_probabilities_unless_told_otherwise() -> None:
     assert losses[1] > losses[0]
 
 
+def test_the_target_of_a_mixture_is_mixed_as_its_pixels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some clips have a pseudo-label; the order is not its own inverse, and the shares are far from equal."""
+    model, method = begun(tau=0.5, alpha=0.5)
+    with torch.no_grad():
+        method.teacher.head.weight.mul_(60)  # type: ignore[union-attr, operator]
+    batch = views()
+    weak, strong = batch.unlabeled_weak, batch.unlabeled_strong
+    assert weak is not None
+    assert strong is not None
+    order_B = torch.tensor([1, 2, 3, 0])
+    tube = torch.zeros(CELLS, CELLS, dtype=torch.bool)
+    tube[:3] = True
+    share = 3 / CELLS
+    monkeypatch.setattr(
+        "aplt.trainer.methods.svformer.torch.randperm", lambda n: order_B if n == B else torch.arange(n)
+    )
+    monkeypatch.setattr("aplt.trainer.methods.svformer.draw_tube", lambda *_, **__: (tube, share))
+    monkeypatch.setattr("aplt.trainer.methods.svformer.draw_warp", torch.arange)  # slows nothing down
+    found = method.loss(model, batch).parts["u_mix"]
+
+    mixed = torch.where(tube, strong, strong[order_B])
+    assert torch.equal(model.seen[0][1][2 * B :], mixed)
+    teacher_BK = method.teacher(weak)[1].softmax(dim=1)
+    confidence_B, guess_B = teacher_BK.max(dim=1)
+    passed_B = confidence_B >= 0.5
+    assert 0 < passed_B.sum() < B
+    own_BK = torch.where(passed_B[:, None], torch.eye(3)[guess_B], teacher_BK)
+    predicted_BK = copy.deepcopy(model)(torch.cat([batch.labeled_weak, strong, mixed]))[1][2 * B :].softmax(dim=1)
+    expected = torch.zeros(())
+    for clip in range(B):
+        other = int(order_B[clip])
+        target_K = share * own_BK[clip] + (1 - share) * own_BK[other]
+        weight = share * passed_B[clip] + (1 - share) * passed_B[other]
+        expected = expected + weight * (predicted_BK[clip] - target_K).square().mean() / B
+    assert torch.allclose(found, expected)
+
+
 def test_the_teacher_follows_with_its_running_statistics() -> None:
     model, method = begun(decay=0.9)
     before = copy.deepcopy(method.teacher.state_dict())

@@ -73,6 +73,15 @@ def test_the_fast_pathway_is_a_constant_for_the_slow_one() -> None:
     )
 
 
+def test_in_the_last_stage_the_fast_pathway_is_trained() -> None:
+    batch = views(0.9)
+    object.__setattr__(batch, "unlabeled_weak", batch.unlabeled_weak.clone().requires_grad_())  # type: ignore[union-attr]
+    TCL(TCLConfig(tau=0.5), **SIZES).loss(Watching(), batch).loss.backward()  # type: ignore[no-untyped-call]
+    confidence_B = batch.unlabeled_weak.mean(dim=(1, 3, 4)).softmax(dim=1).amax(dim=1)  # type: ignore[union-attr]
+    trained_B = batch.unlabeled_weak.grad.flatten(1).abs().sum(dim=1) > 0  # type: ignore[union-attr]
+    assert torch.equal(trained_B, confidence_B >= 0.5)
+
+
 def test_a_clip_is_no_negative_of_its_own() -> None:
     """With itself among them, a single pair could never reach 0."""
     assert instance_loss(FAST[:1], SLOW[:1], temperature=0.5) == pytest.approx(0)

@@ -22,8 +22,6 @@ class APLT(Method[APLTConfig]):
     between two label versions. Before the first one this is FixMatch.
     """
 
-    uses_labeled_strong = True
-
     def __init__(
         self, config: APLTConfig, *, num_classes: int, feature_dim: int, num_unlabeled: int, normalize: str
     ) -> None:
@@ -34,12 +32,17 @@ class APLT(Method[APLTConfig]):
             num_unlabeled=num_unlabeled,
             normalize=normalize,
         )
-        self.uses_labeled_strong = config.margin_view == "strong" and config.classifier == "prototypes"
         self.rho: Tensor
         self.threshold: Tensor
         self.register_buffer("rho", torch.zeros(num_classes, feature_dim))
         if config.pseudo_labels == "online":
             self.register_buffer("threshold", torch.zeros(num_classes))
+
+    @property
+    def uses_labeled_strong(self) -> bool:
+        """From the first label version on, for the margin loss of the labelled clips."""
+        prototypes = self.config.classifier == "prototypes" and self.config.margin_view == "strong"
+        return self.labels_version > 0 and prototypes
 
     def adopt(self, labels: LabelVersion) -> None:
         """Take over prototypes and kept labels; the rows of `labels` are the unlabelled clips in their order."""

@@ -71,7 +71,6 @@ class Method(nn.Module, Generic[C]):
     """
 
     uses_unlabeled: ClassVar[bool] = True
-    uses_labeled_strong: bool = False
     uses_unlabeled_weak_2: ClassVar[bool] = False
     """A second weak view, drawn independently of the first."""
     uses_unlabeled_strong: ClassVar[bool] = True
@@ -93,6 +92,11 @@ class Method(nn.Module, Generic[C]):
         if config.uses_labels:
             self.register_buffer("label", torch.full((num_unlabeled,), -1, dtype=torch.int64))
             self.register_buffer("version", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def uses_labeled_strong(self) -> bool:
+        """Whether the next epoch reads a strong view of the labelled clips."""
+        return False
 
     @property
     def labels_version(self) -> int:

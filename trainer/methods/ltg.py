@@ -46,11 +46,13 @@ class LTG(Method[LTGConfig]):
         """L = L_s + lambda_u L_u + lambda_align sum_k L_align_k + lambda_contrast L_con; L_u after the warm-up."""
         assert isinstance(model, VideoClassifier)
         warm_up = batch.progress < self.config.warmup
+        assert batch.unlabeled_weak is not None
+        num_aligned = len(batch.labeled_weak) + len(batch.unlabeled_weak)
         gradients = joined(
             batch.labeled_weak_tg, batch.unlabeled_weak_tg, None if warm_up else batch.unlabeled_strong_tg
         )
         labeled, weak, *strong = forward_views(
-            partial(both_streams, model, self.temporal, gradients),
+            partial(both_streams, model, self.temporal, gradients, num_aligned),
             batch.labeled_weak,
             batch.unlabeled_weak,
             None if warm_up else batch.unlabeled_strong,
@@ -92,15 +94,18 @@ def projector(feature_dim: int) -> nn.Sequential:
 
 
 def both_streams(
-    rgb: VideoClassifier, temporal: VideoClassifier, gradients: Tensor, clips: Tensor
+    rgb: VideoClassifier, temporal: VideoClassifier, gradients: Tensor, num_aligned: int, clips: Tensor
 ) -> tuple[Tensor, ...]:
     """Return features and logits of both networks for clips [N, T, 3, H, W] and their temporal gradients.
 
-    Then, [N], how far the networks' maps disagree.
+    Then, [N], how far the networks' maps disagree for the first `num_aligned` clips; 0 for others.
     """
     features_ND, logits_NK, maps = rgb.stages(clips)
     tg_features_ND, tg_logits_NK, tg_maps = temporal.stages(gradients)
-    return features_ND, logits_NK, tg_features_ND, tg_logits_NK, alignment_loss(maps, tg_maps, num_clips=len(clips))
+    aligned, tg_aligned = ([each[: len(each) // len(clips) * num_aligned] for each in of] for of in (maps, tg_maps))
+    distances = alignment_loss(aligned, tg_aligned, num_clips=num_aligned)
+    distances_N = F.pad(distances, (0, len(clips) - num_aligned))
+    return features_ND, logits_NK, tg_features_ND, tg_logits_NK, distances_N
 
 
 def alignment_loss(maps: Sequence[Tensor], targets: Sequence[Tensor], *, num_clips: int) -> Tensor:
