@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aplt.common.data.manifest import write_text
-from aplt.common.errors import RunError
+from aplt.common.errors import DataError, RunError
 from aplt.deploy.benchmark.grid import Folder, run_grid
 from aplt.deploy.benchmark.plan import (
     Plan,
     base_settings,
     budget_overrides,
     chosen_tables,
+    configured_ratio,
     data_digest,
     prepare_grid,
 )
-from aplt.deploy.benchmark.records import Record, find_record, read_records
+from aplt.deploy.benchmark.records import Cell, Record, find_record, read_records
 from aplt.deploy.benchmark.rows import APLT, REFERENCE, method_row
 from aplt.deploy.benchmark.tables import Outcome, csv_text, line_cells, markdown, outcome_of, ratio_text, seeds_csv_text
 from aplt.deploy.display import make_table, messages, output
@@ -58,22 +60,42 @@ def run_benchmark(
         out=out,
     )
     folder, console = Folder(out), messages()
-    first = plan.cells(None)[0].config
-    failed = 0
+    cells = plan.cells(None)
+    first = cells[0].config
+    if ratios == (None,):
+        plan = replace(plan, ratios=(configured_ratio(first),))
+    if tables_only:
+        write_results(plan, folder, data_digest(first) or recorded_digest(cells, read_records(folder.records)))
+        return
     with folder.locked():
-        if not tables_only:
-            prepare_grid(plan.cells(None), console)
-            cells = plan.cells(data_digest(first))
-            try:
-                failed = run_grid(cells, first.cluster, folder, console, keep_runs=keep_runs)
-            except KeyboardInterrupt:
-                console.print("nothing that was finished is lost: the same command goes on from here")
-                raise
-        write_results(plan, folder, data_digest(first))
+        prepare_grid(cells, console)
+        digest = data_digest(first)
+        try:
+            failed = run_grid(plan.cells(digest), first.cluster, folder, console, keep_runs=keep_runs)
+        except KeyboardInterrupt:
+            console.print("nothing that was finished is lost: the same command goes on from here")
+            raise
+        finally:
+            write_results(plan, folder, digest)
     if failed:
         raise RunError(
             f"{failed} runs failed; {out / 'logs'} says why. The same command runs them again, and nothing else"
         )
+
+
+def recorded_digest(cells: Sequence[Cell], records: Sequence[Record]) -> str | None:
+    """Return the digest of the clips that the records of these cells are of, None if there are no records.
+
+    Raises:
+        DataError: they are of several sets of clips, which only the prepared clips could tell apart.
+    """
+    digests = {record["data"] for cell in cells for record in records if cell.is_of(record)}
+    if len(digests) > 1:
+        raise DataError(
+            f"there are records of {len(digests)} sets of clips, and the prepared clips of the configuration are not "
+            f"in {cells[0].config.data.folder}: set data.prepared to the folder of the set that the table is to be of"
+        )
+    return next(iter(digests), None)
 
 
 def write_results(plan: Plan, folder: Folder, data: str | None) -> None:
@@ -89,12 +111,12 @@ def write_results(plan: Plan, folder: Folder, data: str | None) -> None:
             cell_of=lambda row, ratio, seed: plan.cell(row, ratio, seed, data),
             records=records,
             failure_of=folder.failure_of,
+            said=plan.overrides,
         )
         write_text(folder.path / f"{table.name}.md", markdown(outcome))
         write_text(folder.path / f"{table.name}.csv", csv_text(outcome))
         write_text(folder.path / f"{table.name}-seeds.csv", seeds_csv_text(outcome))
-        if (picture := table_picture(outcome)) is not None:
-            (folder.path / f"{table.name}.png").write_bytes(picture)
+        _write_picture(folder.path / f"{table.name}.png", table_picture(outcome))
         print_outcome(outcome)
     names = write_figures(plan, folder, records, data)
     pages = ", ".join([*(f"{table.name}.md" for table in plan.tables), *names])
@@ -115,8 +137,6 @@ def write_figures(plan: Plan, folder: Folder, records: Sequence[Record], data: s
             by_seed = {seed: find_record(cell, records) for seed, cell in cells.items()}
             found[label] = {seed: record for seed, record in by_seed.items() if record is not None}
         seeds = sorted(found["FixMatch"].keys() & found["APLT"].keys())
-        if not seeds:
-            continue
         subtitle = f"{ratio_text(ratio)} · {seeds_text(seeds)}"
         curves = {label: [by_seed[seed] for seed in seeds] for label, by_seed in found.items()}
         pictures = {
@@ -124,10 +144,18 @@ def write_figures(plan: Plan, folder: Folder, records: Sequence[Record], data: s
             "figure4": class_gains_picture(class_gains(found["APLT"], found["FixMatch"]), subtitle),
         }
         for figure, picture in pictures.items():
-            if picture is not None:
-                names.append(f"{figure}.png" if ratio is None else f"{figure}-{ratio:g}.png")
-                (folder.path / names[-1]).write_bytes(picture)
+            name = f"{figure}.png" if ratio is None else f"{figure}-{ratio:g}.png"
+            _write_picture(folder.path / name, picture)
+            names += [] if picture is None else [name]
     return names
+
+
+def _write_picture(path: Path, picture: bytes | None) -> None:
+    """Write a picture, or remove that of other settings where there is nothing to draw."""
+    if picture is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_bytes(picture)
 
 
 def print_outcome(outcome: Outcome) -> None:

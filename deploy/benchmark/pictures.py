@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -30,8 +31,12 @@ from aplt.deploy.benchmark.statistics import spread
 from aplt.deploy.benchmark.tables import Line, Outcome, ratio_text
 
 COLOURS = (BLUE, RED, GREEN, ORANGE, SKY, PINK)
-ROW_PIXELS = 46
-NAME_CHARACTERS = 44
+ROW_PIXELS = 58
+LINE_PIXELS = 46
+"""At least, of a row and of each of its ratios."""
+NAME_CHARACTERS = 32
+"""Of a line of a row's name; it may have two."""
+RATIOS_PER_LINE = 4
 Band = dict[int, tuple[float, float, float]]
 """By epoch: mean, lowest and highest over the seeds."""
 
@@ -43,7 +48,7 @@ def table_picture(outcome: Outcome) -> bytes | None:
         return None
     ratios = list(dict.fromkeys(line.ratio for line in lines))
     rows = list(dict.fromkeys(line.row.name for line in lines))
-    height = max(420, 230 + ROW_PIXELS * len(rows) * len(ratios))
+    height = max(420, 230 + max(ROW_PIXELS, LINE_PIXELS * len(ratios)) * len(rows))
     title = f"Table {outcome.table.number}: {outcome.table.title}"
     seeds = sorted({seed for line in lines for seed in line.accuracy})
     subtitle = seeds_text(seeds)
@@ -58,9 +63,10 @@ def table_picture(outcome: Outcome) -> bytes | None:
             y = rows.index(line.row.name) + (k - (len(ratios) - 1) / 2) * 0.8 / len(ratios)
             _draw_line(left, right, line, y, COLOURS[k % len(COLOURS)])
         colour = COLOURS[k % len(COLOURS)]
-        figure.text(0.27 + 0.16 * k, 1 - 128 / height, f"● {ratio_text(ratio)}", size=SMALL, color=colour)
+        place = (0.27 + 0.18 * (k % RATIOS_PER_LINE), 1 - (128 + 24 * (k // RATIOS_PER_LINE)) / height)
+        figure.text(*place, f"● {ratio_text(ratio)}", size=SMALL, color=colour)
     labels = {line.row.name: line.row.label for line in lines}
-    left.set_yticks(range(len(rows)), [shorten(labels[name], NAME_CHARACTERS) for name in rows])
+    left.set_yticks(range(len(rows)), [_wrapped(labels[name]) for name in rows])
     left.set_ylim(len(rows) - 0.4, -0.6)
     right.axvline(0, color=MUTED, lw=1.5, zorder=1)
     for ax, name in ((left, "accuracy, %"), (right, "points above FixMatch, same seeds")):
@@ -117,7 +123,7 @@ def class_gains_picture(gains: Mapping[str, Sequence[float]], subtitle: str) -> 
     for y, name in enumerate(names):
         ax.plot(gains[name], [y] * len(gains[name]), "o", color=INK, ms=5, alpha=0.55, zorder=3)
     ax.axvline(0, color=MUTED, lw=1.5, zorder=1)
-    ax.set_yticks(range(len(names)), [shorten(name, NAME_CHARACTERS) for name in names])
+    ax.set_yticks(range(len(names)), [_wrapped(name) for name in names])
     ax.set_ylim(len(names) - 0.4, -0.6)
     _style(ax, "points; bars: mean, dots: seeds")
     return to_png(figure)
@@ -148,6 +154,10 @@ def class_gains(first: Mapping[int, Record], second: Mapping[int, Record]) -> di
         for name, accuracy in mine.items():
             gains.setdefault(name, []).append(100 * (accuracy - other[name]))
     return gains
+
+
+def _wrapped(name: str) -> str:
+    return textwrap.fill(shorten(name, 2 * NAME_CHARACTERS), NAME_CHARACTERS)
 
 
 def _by_class(record: Record) -> dict[str, float]:

@@ -171,6 +171,12 @@ def numbers(option: str, text: str, *, whole: bool = False) -> tuple[float, ...]
     return values
 
 
+def configured_ratio(config: RunConfig) -> float | None:
+    """Return the share of labels that a configuration shows, per cent; None if its rule takes none."""
+    labeled = config.data.labeled
+    return None if labeled.rule in FREE_RULES or labeled.total is not None else 100 * labeled.ratio
+
+
 def prepare_grid(cells: Sequence[Cell], console: Console) -> None:
     """Decode the clips, if that is not done, and draw the splits of all cells.
 

@@ -41,6 +41,8 @@ class Outcome:
     lines: tuple[Line, ...]
     records: tuple[Record, ...]
     num_cells: int
+    said: tuple[str, ...]
+    """What the command line said of the runs, as `name=value`."""
 
 
 def outcome_of(
@@ -51,6 +53,7 @@ def outcome_of(
     cell_of: CellOf,
     records: Sequence[Record],
     failure_of: Callable[[Cell], str | None],
+    said: Sequence[str] = (),
 ) -> Outcome:
     """Return the numbers of a table from the records that there are.
 
@@ -61,6 +64,7 @@ def outcome_of(
         cell_of: Returns the cell of a row at a ratio with a seed.
         records: All records.
         failure_of: Returns why a cell failed, None if it did not.
+        said: What the command line said of the runs, as `name=value`.
     """
     used: dict[str, Record] = {}
     lines = []
@@ -85,7 +89,7 @@ def outcome_of(
                 )
             )
     num_cells = len(lines) * len(seeds)
-    return Outcome(table=table, lines=tuple(lines), records=tuple(used.values()), num_cells=num_cells)
+    return Outcome(table=table, lines=tuple(lines), records=tuple(used.values()), num_cells=num_cells, said=tuple(said))
 
 
 def markdown(outcome: Outcome) -> str:
@@ -94,7 +98,7 @@ def markdown(outcome: Outcome) -> str:
     done = sum(len(line.accuracy) for line in lines)
     text = [f"# Table {table.number}: {table.title}", ""]
     text += [f"{done} of {outcome.num_cells} runs are done.", ""] if done < outcome.num_cells else []
-    text += [*_what_was_run(outcome.records), ""]
+    text += [*_what_was_run(outcome.records, outcome.said), ""]
     for ratio in dict.fromkeys(line.ratio for line in lines):
         of_ratio = [line for line in lines if line.ratio == ratio]
         beside = published_columns(table, ratio)
@@ -119,7 +123,7 @@ def line_cells(line: Line) -> list[str]:
     return [
         line.row.label,
         MISSING if accuracy is None else spread_text(accuracy),
-        MISSING if line.difference is None else difference_text(line.difference),
+        MISSING if line.difference is None else difference_text(line.difference, runs=len(line.accuracy)),
         runs,
         MISSING if line.wall_s is None else duration(line.wall_s.mean),
         MISSING if line.clips_seen is None else f"{line.clips_seen:,}",
@@ -131,10 +135,14 @@ def spread_text(value: Spread) -> str:
     return f"{value.mean:.1f}" + ("" if value.deviation is None else f" ± {value.deviation:.1f}")
 
 
-def difference_text(value: Difference) -> str:
-    """Return a difference in points with its interval and number of pairs, such as `+3.1 [-0.4, +6.6]`."""
+def difference_text(value: Difference, *, runs: int) -> str:
+    """Return a difference in points with its interval, such as `+3.1 [-0.4, +6.6]`.
+
+    With the number of pairs if not all `runs` of the row have one.
+    """
     low, high = value.interval
-    return f"{value.mean:+.1f}" + ("" if low is None else f" [{low:+.1f}, {high:+.1f}]")
+    interval = "" if low is None else f" [{low:+.1f}, {high:+.1f}]"
+    return f"{value.mean:+.1f}{interval}" + ("" if value.n == runs else f" ({value.n} of {runs} seeds)")
 
 
 def ratio_text(ratio: float | None) -> str:
@@ -254,7 +262,7 @@ def _published_reference(numbers: Sequence[Published], table: Table) -> float | 
     return None
 
 
-def _what_was_run(records: Sequence[Record]) -> list[str]:
+def _what_was_run(records: Sequence[Record], overrides: Sequence[str]) -> list[str]:
     """Return what the runs have in common, from their own settings; where they differ, everything there is."""
     if not records:
         return ["Nothing was run yet."]
@@ -272,6 +280,8 @@ def _what_was_run(records: Sequence[Record]) -> list[str]:
         if (s := record["settings"]).get("schedule.phase_epochs") and s["schedule.epochs"]
     )
     budget = f"{', '.join(epochs)} epochs" + (f" ({', '.join(warmups)})" if warmups else "")
+    deciding = [text for text in overrides if any(text.partition("=")[0] in record["settings"] for record in records)]
+    settings = f" Set for all of them: {', '.join(f'`{text}`' for text in deciding)}." if deciding else ""
     held_out = any(record["settings"].get("data.validation") for record in records)
     tested = "validation clips (labelled clips held out; the test clips played no part)" if held_out else "test clips"
     return [
@@ -280,7 +290,7 @@ def _what_was_run(records: Sequence[Record]) -> list[str]:
         f"{said('data.crop_size')} pixels; {budget}, batches of {said('trainer.batch_size')}, "
         f"learning rate {said('trainer.lr')}. Test clips by rule {said('data.test.rule')}, labels by "
         f"{said('data.labeled.rule')}. Run with aplt {', '.join(dict.fromkeys(r['code_version'] for r in records))} on "
-        f"{'; '.join(dict.fromkeys(r['hardware'] for r in records))}."
+        f"{'; '.join(dict.fromkeys(r['hardware'] for r in records))}.{settings}"
     ]
 
 
@@ -294,8 +304,9 @@ def _how_to_read(lines: Sequence[Line]) -> list[str]:
         f"over the seeds that both were run with, in points{interval}. Time is that in which a run was at work, with "
         "others beside it; clips seen counts labelled and unlabelled clips, each as often as training went through it.",
         "",
-        "The paper's numbers are of other data sets and other networks, at the share of labels that is nearest to "
-        "this one; in brackets, how far they lie from the paper's FixMatch. So compare gaps and order, not levels.",
+        "The paper's numbers are of its own splits, which are not published, and of the data sets and networks that "
+        "the columns name, at the share of labels that is nearest to this one; in brackets, how far they lie from the "
+        "paper's FixMatch. So compare gaps and order, not levels.",
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from rich.console import Console
 
 from aplt.common.drawing import WIDTH
 from aplt.common.errors import ConfigError, DataError, RunError
+from aplt.deploy.benchmark.command import recorded_digest, write_results
 from aplt.deploy.benchmark.grid import Folder
 from aplt.deploy.benchmark.pictures import class_gains, class_gains_picture, pseudo_label_picture, table_picture
-from aplt.deploy.benchmark.plan import Plan, base_settings, budget_overrides, chosen_tables, numbers
+from aplt.deploy.benchmark.plan import Plan, base_settings, budget_overrides, chosen_tables, configured_ratio, numbers
 from aplt.deploy.benchmark.progress import progress_on
 from aplt.deploy.benchmark.records import Cell, Record, confusion, find_record, read_records, write_record
 from aplt.deploy.benchmark.rows import TABLES, published
@@ -85,6 +87,7 @@ def outcome_with(plan: Plan, folder: Folder, records: list[Record]) -> Outcome:
         cell_of=lambda row, ratio, seed: plan.cell(row, ratio, seed, None),
         records=records,
         failure_of=folder.failure_of,
+        said=plan.overrides,
     )
 
 
@@ -298,3 +301,47 @@ def test_one_benchmark_works_in_a_folder(tmp_path: Path) -> None:
         pass
     with folder.locked():
         pass
+
+
+def test_a_row_with_fewer_pairs_than_runs_says_so_and_the_page_says_what_was_set(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "table1", "fixmatch", "aplt", overrides=("trainer.lr=0.01", "data.prepared=elsewhere"))
+    records = [
+        record_of(cell, 0.5) for cell in plan.cells(None) if (cell.row, cell.seed) not in {("fixmatch", 1), ("aplt", 2)}
+    ]
+    outcome = outcome_with(plan, Folder(tmp_path), records)
+    assert "| APLT | 50.0 ± 0.0 | +0.0 (1 of 2 seeds) |" in markdown(outcome)
+    assert markdown(outcome).split("## 10 %")[0].endswith("one core. Set for all of them: `trainer.lr=0.01`.\n\n")
+
+
+def test_a_share_that_the_configuration_gives_is_the_tables(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "table1", "aplt")
+    for labeled, ratio in (
+        ({"ratio": 0.25}, 25.0),
+        ({"rule": "all"}, None),
+        ({"total": 40, "rule": "usb_balanced"}, None),
+    ):
+        changed = replace(plan, ratios=(None,), base={**plan.base, "data": {**SETTINGS["data"], "labeled": labeled}})
+        assert configured_ratio(changed.cells(None)[0].config) == ratio
+
+
+def test_records_of_two_sets_of_clips_are_not_mixed_where_the_clips_are_not_at_hand(tmp_path: Path) -> None:
+    cells = plan_of(tmp_path, "table1", "aplt").cells(None)
+    records = [record_of(cell, 0.5) for cell in cells]
+    assert recorded_digest(cells, []) is None
+    assert recorded_digest(cells, records) == "sha256:clips"
+    records[0]["data"] = "sha256:others"
+    with pytest.raises(DataError, match=r"records of 2 sets of clips.*not in .*prepared: set data\.prepared"):
+        recorded_digest(cells, records)
+
+
+def test_pictures_of_other_settings_do_not_stay_beside_a_table(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "table1", "fixmatch", "aplt")
+    folder = Folder(plan.out)
+    for cell in plan.cells(None):
+        folder.finished(cell.name, record_of(cell, 0.5))
+    pictures = {"table1.png", "figure2b-10.png", "figure4-10.png"}
+    write_results(plan, folder, None)
+    assert {path.name for path in plan.out.glob("*.png")} == pictures
+    write_results(replace(plan, overrides=("trainer.lr=0.01",)), folder, None)
+    assert not list(plan.out.glob("*.png"))
+    assert "Nothing was run yet." in (plan.out / "table1.md").read_text()
