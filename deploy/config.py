@@ -18,6 +18,11 @@ from aplt.trainer.config import PAPER, AnyMethodConfig, APLTConfig, FixMatchConf
 
 DATA = "data.yaml"
 """In a prepared folder: the settings that it was prepared with."""
+PREPARING = (
+    *("root", "adapter", "subset", "options", "labels", "group_regex"),
+    *("num_frames", "frames_per_segment", "clip_size", "fit"),
+)
+"""Those of them that decide which clips are in it, and how they were decoded."""
 
 
 class ResourcesConfig(Section):

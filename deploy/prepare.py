@@ -36,7 +36,7 @@ from aplt.common.data.prepared import PREPARED, QUARANTINE, PreparedData
 from aplt.common.data.remote import Tick, fetch, push
 from aplt.common.data.source import Source
 from aplt.common.errors import ConfigError
-from aplt.deploy.config import DATA, RunConfig, data_config, nested
+from aplt.deploy.config import DATA, PREPARING, RunConfig, data_config, nested, read_yaml
 from aplt.deploy.display import duration
 from aplt.deploy.proposal import data_proposal
 from aplt.deploy.survey import look_at
@@ -50,18 +50,19 @@ LINE_EVERY_S = 5.0
 """On anything but a terminal, progress is a line so often."""
 
 
-def prepare_if_needed(config: RunConfig, console: Console) -> PreparedData:
+def prepare_if_needed(config: RunConfig, console: Console, *, own_split: bool = False) -> PreparedData:
     """Return the prepared data of a configuration, after doing whatever of it is missing.
 
     Where the clips are not, what was prepared elsewhere is used. Data in an object store are brought up to date there,
-    for the services on other machines.
+    for the services on other machines. With `own_split`, the split is one of many and not what the folder is for: the
+    settings that were recorded there for the same clips stay.
 
     Raises:
         DataError: the clips or labels are missing or unusable.
     """
     data = config.data
     if data.root.is_dir():
-        _tell(run_prepare(data, console), data, console)
+        _tell(run_prepare(data, console, own_split=own_split), data, console)
     elif data.url is not None or (data.folder / PREPARED).is_file():
         console.print(f"{data.root} is not here; using what was prepared in {data.prepared}")
         if data.url is not None:
@@ -119,7 +120,7 @@ def propose_data(adapter: str, given: Mapping[str, Any], overrides: Sequence[str
     return data_config(nested(suited), overrides, folder=Path(), source="aplt data prepare")
 
 
-def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> PrepareReport:
+def run_prepare(data: DataConfig, console: Console, *, verify: bool = False, own_split: bool = False) -> PrepareReport:
     """Return what there is after preparing; what is there already is not done again, unless `verify` finds damage."""
     source = _source(data)
     check_flip([one.name for one in source.classes], data, console)
@@ -141,8 +142,15 @@ def run_prepare(data: DataConfig, console: Console, *, verify: bool = False) -> 
         )
     # Whoever finds this folder later means its test clips, not those that settings were chosen on.
     settings = data.model_dump(mode="json", exclude={"validation"})
-    write_text(data.folder / DATA, yaml.safe_dump({"data": settings}, sort_keys=False))
+    if not (own_split and _is_recorded(data.folder / DATA, settings)):
+        write_text(data.folder / DATA, yaml.safe_dump({"data": settings}, sort_keys=False))
     return report
+
+
+def _is_recorded(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether settings that give the same decoded clips are recorded."""
+    recorded = (read_yaml(path).get("data") or {}) if path.is_file() else {}
+    return all(name in recorded and recorded[name] == settings[name] for name in PREPARING)
 
 
 def estimate_prepare(data: DataConfig) -> list[tuple[str, str]]:

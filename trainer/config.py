@@ -77,12 +77,8 @@ class APLTConfig(MethodConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.classifier == "parametric":
-            usual = PAPER["method.temperature"] if self.preset == "paper" else type(self)().temperature
-            if self.pseudo_labels == "online":
-                raise ValueError("classifier: parametric trains with offline labels alone; pseudo_labels is online")
-            if self.temperature != usual:
-                raise ValueError("temperature belongs to prototypes, and classifier: parametric trains with none")
+        if self.classifier == "parametric" and self.pseudo_labels == "online":
+            raise ValueError("classifier: parametric trains with offline labels alone; pseudo_labels is online")
         return self
 
 

@@ -9,15 +9,7 @@ from pathlib import Path
 from aplt.common.data.manifest import write_text
 from aplt.common.errors import DataError, RunError
 from aplt.deploy.benchmark.grid import Folder, run_grid
-from aplt.deploy.benchmark.plan import (
-    Plan,
-    base_settings,
-    budget_overrides,
-    chosen_tables,
-    configured_ratio,
-    data_digest,
-    prepare_grid,
-)
+from aplt.deploy.benchmark.plan import Plan, configured_ratio, data_digest, make_plan, prepare_grid
 from aplt.deploy.benchmark.records import Cell, Record, find_record, read_records
 from aplt.deploy.benchmark.rows import APLT, REFERENCE, method_row
 from aplt.deploy.benchmark.tables import Outcome, csv_text, line_cells, markdown, outcome_of, ratio_text, seeds_csv_text
@@ -45,19 +37,18 @@ def run_benchmark(
     Raises:
         RunError: some cells failed; everything else is done and written.
     """
-    tables = chosen_tables(table, methods)
-    settings, settings_folder = base_settings(cfg, data, out)
-    said = [] if budget is None else budget_overrides(budget)
-    said += [] if backbone is None else [f"model.name={backbone}"]
-    said += [] if validate is None else [f"data.validation={validate}"]
-    plan = Plan(
-        tables=tables,
+    plan = make_plan(
+        table,
+        cfg=cfg,
+        data=data,
         ratios=ratios,
         seeds=seeds,
-        base=settings,
-        folder=settings_folder,
-        overrides=(*overrides, *said),
+        backbone=backbone,
+        methods=methods,
+        budget=budget,
+        validate=validate,
         out=out,
+        overrides=overrides,
     )
     folder, console = Folder(out), messages()
     cells = plan.cells(None)

@@ -11,6 +11,11 @@ PUBLISHED = Path(__file__).with_name("published.csv")
 REFERENCE = "fixmatch"
 """The row that every other one is compared with."""
 APLT = "aplt"
+APLT_PARTS = (
+    *("labeler.strategy=sskm", "labeler.labeled_augmentation=true", "labeler.threshold=adaptive"),
+    *("method.pseudo_labels=offline", "method.margin_view=strong", "method.classifier=prototypes"),
+)
+"""What the whole method is made of. Its ablations state all of it, each with what it changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +27,7 @@ class Row:
     label: str
     method: str
     settings: tuple[str, ...] = ()
-    """What a run of it changes, as for --set; {total} stands for all epochs of the run."""
+    """What makes it what it is called, as for --set, which it goes before; {total} stands for all epochs of the run."""
     published: str | None = None
     """What the paper calls it in this table; None for what the paper does not have here."""
 
@@ -51,19 +56,21 @@ class Published:
 
 def method_row(name: str, label: str, published: str | None = None) -> Row:
     """Return the row of a method with its own settings, which is the same run in every table."""
-    return Row(name=name, label=label, method=name, published=published)
+    settings = ("method.offline_labels=false", "labeler.strategy=sskm") if name == REFERENCE else ()
+    return Row(name=name, label=label, method=name, settings=settings, published=published)
 
 
 _SUPERVISED = method_row("supervised", "labelled clips only", "Baseline (Labeled Only)")
 _APLT = method_row(APLT, "APLT", "APLT (Ours)")
 
 
-def _ablation(name: str, label: str, published: str, *settings: str, method: str = APLT) -> Row:
-    return Row(name=name, label=label, method=method, settings=settings, published=published)
+def _ablation(name: str, label: str, published: str, *changed: str) -> Row:
+    return Row(name=name, label=label, method=APLT, settings=(*APLT_PARTS, *changed), published=published)
 
 
+_NO_COPIES = "labeler.augmented_prototypes=false"
 _NO_THRESHOLD = "labeler.threshold=none"
-_NO_AUGMENTATION = "labeler.labeled_augmentation=false"
+_NO_AUGMENTATION = ("labeler.labeled_augmentation=false", _NO_COPIES)
 _WEAK = "method.margin_view=weak"
 
 TABLES = {
@@ -111,18 +118,18 @@ TABLES = {
                 method_row(REFERENCE, "FixMatch (SSL)", "SSL"),
                 _ablation(
                     *("km", "+ k-means", "SSL + KM"),
-                    *("labeler.strategy=kmeans", _NO_THRESHOLD, _NO_AUGMENTATION, _WEAK),
+                    *("labeler.strategy=kmeans", _NO_THRESHOLD, *_NO_AUGMENTATION, _WEAK),
                 ),
                 _ablation(
                     *("sskm-w", "+ semi-supervised k-means, weak view", "SSL + SSKM (W)"),
-                    *(_NO_THRESHOLD, _NO_AUGMENTATION, _WEAK),
+                    *(_NO_THRESHOLD, *_NO_AUGMENTATION, _WEAK),
                 ),
                 _ablation(
                     *("sskm-s", "+ semi-supervised k-means, strong view", "SSL + SSKM (S)"),
-                    *(_NO_THRESHOLD, _NO_AUGMENTATION),
+                    *(_NO_THRESHOLD, *_NO_AUGMENTATION),
                 ),
                 _ablation("sskm-s-la", "+ labelled augmentation", "SSL + SSKM(S) + LA", _NO_THRESHOLD),
-                _ablation("sskm-s-sat", "+ self-adaptive thresholds", "SSL + SSKM(S) + SAT", _NO_AUGMENTATION),
+                _ablation("sskm-s-sat", "+ self-adaptive thresholds", "SSL + SSKM(S) + SAT", *_NO_AUGMENTATION),
                 method_row(APLT, "+ both: APLT", "SSL + SSKM(S) + LA + SAT"),
             ),
         ),
@@ -132,10 +139,15 @@ TABLES = {
             title="Labels made in the step (SYN) and between phases (ASY)",
             rows=(
                 method_row(REFERENCE, "FixMatch, SYN", "FixMatch (Baseline) [SYN]"),
-                _ablation(
-                    *("fixmatch-asy", "FixMatch, ASY", "FixMatch [ASY]"),
-                    *("method.offline_labels=true", "labeler.strategy=parametric"),
+                Row(
+                    name="fixmatch-asy",
+                    label="FixMatch, ASY",
                     method=REFERENCE,
+                    settings=(
+                        *("method.offline_labels=true", "labeler.strategy=parametric"),
+                        *("labeler.threshold=adaptive", _NO_COPIES),
+                    ),
+                    published="FixMatch [ASY]",
                 ),
                 _ablation("aplt-syn", "APLT, SYN", "APLT (Ours) [SYN]", "method.pseudo_labels=online"),
                 method_row(APLT, "APLT, ASY", "APLT (Ours) [ASY]"),

@@ -50,14 +50,14 @@ def benchmark(
     What was run before, here or elsewhere, is not run again; the same command goes on where it was interrupted.
     """
     from aplt.deploy.benchmark.command import run_benchmark
-    from aplt.deploy.benchmark.plan import numbers
+    from aplt.deploy.benchmark.plan import chosen_ratios, chosen_seeds
 
     run_benchmark(
         table,
         cfg=cfg,
         data=data,
-        ratios=(None,) if ratios is None else numbers("--ratios", ratios),
-        seeds=tuple(int(seed) for seed in numbers("--seeds", seeds, whole=True)),
+        ratios=(None,) if ratios is None else chosen_ratios(ratios),
+        seeds=chosen_seeds(seeds),
         backbone=backbone,
         methods=None if methods is None else [name.strip() for name in methods.split(",")],
         budget=budget,

@@ -18,7 +18,15 @@ from aplt.common.errors import ConfigError, DataError, RunError
 from aplt.deploy.benchmark.command import recorded_digest, write_results
 from aplt.deploy.benchmark.grid import Folder
 from aplt.deploy.benchmark.pictures import class_gains, class_gains_picture, pseudo_label_picture, table_picture
-from aplt.deploy.benchmark.plan import Plan, base_settings, budget_overrides, chosen_tables, configured_ratio, numbers
+from aplt.deploy.benchmark.plan import (
+    Plan,
+    base_settings,
+    budget_overrides,
+    chosen_ratios,
+    chosen_seeds,
+    chosen_tables,
+    configured_ratio,
+)
 from aplt.deploy.benchmark.progress import progress_on
 from aplt.deploy.benchmark.records import Cell, Record, confusion, find_record, read_records, write_record
 from aplt.deploy.benchmark.rows import TABLES, published
@@ -130,10 +138,11 @@ def test_a_budget_keeps_four_phases_and_a_ratio_needs_a_rule_that_takes_one(tmp_
     assert (cell.config.data.labeled.rule, cell.config.data.labeled.ratio) == ("per_class", 0.1)
     with pytest.raises(ConfigError, match=r"--budget 15: expected WARM-UP\+EPOCHS"):
         budget_overrides("15")
-    assert numbers("--ratios", "10, 2.5,10") == (10.0, 2.5)
+    assert chosen_ratios("10, 2.5,10") == (10.0, 2.5)
+    assert chosen_seeds("2, 0,2") == (2, 0)
     for text in ("", "a", "-1", "0,0.5"):
         with pytest.raises(ConfigError, match="--seeds"):
-            numbers("--seeds", text, whole=True)
+            chosen_seeds(text)
 
 
 def test_settings_of_a_method_are_for_that_method_alone(tmp_path: Path) -> None:

@@ -73,7 +73,6 @@ def test_one_place_says_what_a_method_is_tested_with(tmp_path: Path, overrides: 
     [
         (["labeler.strategy=parametric"], r"method\.name: fixmatch with method\.offline_labels: true, not for aplt"),
         (["method.name=fixmatch", "labeler.strategy=parametric"], "not for fixmatch as it is set here"),
-        (["method.classifier=parametric", "method.temperature=0.2"], "temperature belongs to prototypes"),
         (["method.classifier=parametric", "method.pseudo_labels=online"], "offline labels alone"),
         (["labeler.augmented_prototypes=true", "labeler.labeled_augmentation=false"], "needs labeled_augmentation"),
         (
