@@ -34,9 +34,12 @@ def run_cell(job: dict[str, Any]) -> Record:
     die_with_parent()  # Ray's worker outlives its raylet by seconds, and with it the services would
     config = RunConfig.model_validate(job["config"])
     store = open_store(config)
+    # Logs go on from those of earlier attempts, which may have failed for another reason.
+    begins = {role: _size(_log_of(config, role)) for role in ROLES}
     failed = run_services(config)
     if failed is not None:
-        return {"error": _reason(store, config, failed), "log": "\n".join(_tail(config, role) for role in ROLES)}
+        said = {role: _tail(_log_of(config, role), begins[role]) for role in ROLES}
+        return {"error": _reason(store, failed, said[failed]), "log": "\n".join(said.values())}
     data = PreparedData.open(config.data.folder, config.data.split_name)
     return {"record": make_record(job["cell"], config, store, data)}
 
@@ -78,9 +81,9 @@ def _start(role: Role, config: RunConfig) -> subprocess.Popen[bytes]:
     return process
 
 
-def _reason(store: ArtifactStore, config: RunConfig, role: Role) -> str:
+def _reason(store: ArtifactStore, role: Role, log: str) -> str:
     """Return in one line why a service failed: its last error, or the last line of its log."""
-    lines = [line for line in _tail(config, role).splitlines() if line.strip()]
+    lines = [line for line in log.splitlines() if line.strip()]
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     if said:
         return f"the {role}: {said[-1]}"
@@ -89,9 +92,13 @@ def _reason(store: ArtifactStore, config: RunConfig, role: Role) -> str:
     return f"the {role} ended{doing}: {lines[-1] if lines else 'it left no word'}"
 
 
-def _tail(config: RunConfig, role: Role) -> str:
-    path = _log_of(config, role)
-    return path.read_text(encoding="utf-8", errors="replace")[-LOG_CHARACTERS:] if path.is_file() else ""
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _tail(path: Path, begin: int) -> str:
+    """Return the end of a log, of what was written after its first `begin` bytes."""
+    return path.read_bytes()[begin:].decode("utf-8", errors="replace")[-LOG_CHARACTERS:] if path.is_file() else ""
 
 
 def _log_of(config: RunConfig, role: Role) -> Path:

@@ -90,7 +90,21 @@ def recorded_digest(cells: Sequence[Cell], records: Sequence[Record]) -> str | N
 
 
 def write_results(plan: Plan, folder: Folder, data: str | None) -> None:
-    """Write tables and figures of all records that there are, and print the tables."""
+    """Write tables and figures of all records that there are, and print the tables.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    try:
+        _write_results(plan, folder, data)
+    except OSError as error:
+        raise RunError(
+            f"the tables cannot be written: {error}. Mend that; with --tables-only the same command writes them from "
+            "the records, and without it goes on"
+        ) from None
+
+
+def _write_results(plan: Plan, folder: Folder, data: str | None) -> None:
     from aplt.deploy.benchmark.pictures import table_picture  # matplotlib takes a second
 
     records = read_records(folder.records)

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from aplt.deploy.runs import open_store
 
 POLL_S = 2.0
 ENDING_S = 30.0
+KEPT = "kept.json"
+"""In a finished run that --keep-runs kept: no later benchmark removes it."""
 
 
 class Folder:
@@ -57,9 +59,14 @@ class Folder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Let no second benchmark work in this folder. Raises RunError if there is one."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDONLY)
+        """Let no second benchmark work in this folder. Raises RunError if there is one, or it cannot be a folder."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise RunError(
+                f"--out {self.path} cannot be used as a folder ({error.strerror}): choose another one"
+            ) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
@@ -92,11 +99,11 @@ def run_grid(
 
 
 def _remove_leftovers(cells: Sequence[Cell], todo: Mapping[str, Cell]) -> None:
-    """Remove the runs that have their record: somebody killed the benchmark between the two."""
+    """Remove the runs that have their record and were not to be kept: a benchmark was killed between the two."""
     there = set(ArtifactStore.runs(cells[0].config.store.url, options=cells[0].config.store.options))
     for cell in cells:
-        if cell.name in there and cell.name not in todo:
-            open_store(cell.config).remove_run()
+        if cell.name in there and cell.name not in todo and (run := open_store(cell.config)).read_bytes(KEPT) is None:
+            run.remove_run()
 
 
 def _take(
@@ -105,14 +112,26 @@ def _take(
     name = message["name"]
     if message["event"] == "started":
         progress.start(name)
-    elif "record" in message:
-        folder.finished(name, message["record"])
-        progress.finish(name, message["record"])
-        if not keep_runs:
-            open_store(todo[name].config).remove_run()
-    else:
-        folder.failed(name, message["error"], message.get("log", ""))
-        progress.fail(name, message["error"])
+        return
+    error = message.get("error")
+    if error is None:
+        run = open_store(todo[name].config)
+        try:
+            if keep_runs:
+                run.create_json(KEPT, {})
+            folder.finished(name, message["record"])
+        except OSError as fault:
+            error = (
+                f"the run is complete, but its record cannot be written: {fault}. Mend that; the run stays until then"
+            )
+    if error is not None:
+        with suppress(OSError):  # where no record can be written, perhaps no log can be either; the next line says why
+            folder.failed(name, error, message.get("log", ""))
+        progress.fail(name, error)
+        return
+    progress.finish(name, message["record"])
+    if not keep_runs:
+        run.remove_run()
 
 
 def _answers(
@@ -131,14 +150,18 @@ def _answers(
     stdout = host.stdout
 
     def read() -> None:
-        for line in stdout:
-            lines.put(line)
+        with stdout:
+            for line in stdout:
+                lines.put(line)
         lines.put(b"")
 
     reader = threading.Thread(target=read)
     jobs = {
         name: {
-            "cell": {"row": cell.row, "ratio": cell.ratio, "seed": cell.seed, "data": cell.data},
+            "cell": {
+                **{"row": cell.row, "ratio": cell.ratio, "seed": cell.seed},
+                **{"data": cell.data, "settings": cell.settings},
+            },
             "config": cell.config.model_dump(mode="json"),
         }
         for name, cell in todo.items()
@@ -151,8 +174,9 @@ def _answers(
     }
     try:
         reader.start()
-        host.stdin.write(json.dumps(request).encode() + b"\n")
-        host.stdin.flush()
+        with suppress(BrokenPipeError):  # it ended at once; what it answers, nothing, says so
+            host.stdin.write(json.dumps(request).encode() + b"\n")
+            host.stdin.flush()
         while True:
             try:
                 line = lines.get(timeout=POLL_S)
@@ -166,7 +190,8 @@ def _answers(
                 raise RunError(message["error"])
             yield message
     finally:
-        host.stdin.close()  # which ends it and all that it started
+        with suppress(BrokenPipeError):
+            host.stdin.close()  # which ends it and all that it started
         host.wait(ENDING_S)
         reader.join()
     if host.returncode:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from aplt.common.config import BaseRunConfig, identity
+from aplt.common.config import NAMED_INITS, BaseRunConfig, identity
 from aplt.common.data.manifest import write_text
 from aplt.common.data.prepared import PreparedData, load_truth
 from aplt.common.errors import DataError
@@ -36,9 +37,46 @@ SERIES = (
     *("online/precision", "online/passed_share", "labels/precision", "labels/accuracy_all"),
 )
 """The scalars of evaluations that a record keeps for every epoch."""
+DRAWN = ("online/precision", "online/passed_share", "labels/precision", "labels/kept_share")
+"""What figures show of it; the last comes from the label versions."""
 
 Record = dict[str, Any]
 Settings = dict[str, Any]
+
+
+class _Summary(BaseModel):
+    classes: list[str]
+    clips: dict[Literal["labelled", "unlabelled", "test"], int] = Field(min_length=3)
+    epochs: int
+    final: dict[str, Any]
+    final_by_class: list[dict[str, Any]]
+
+
+class _Kept(BaseModel):
+    """What tables and figures read of a record; there is more in one."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    row: str
+    data: str
+    settings: Settings
+    tested: str
+    code_version: str
+    hardware: str
+    wall_s: float
+    clips_seen: dict[str, int]
+    summary: _Summary
+    by_epoch: dict[str, dict[int, float]]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        final = self.summary.final.get(self.tested, {})
+        if final is not None and not {"accuracy", "macro"} <= set(final):
+            raise ValueError(f"summary.final has no accuracy of {self.tested}")
+        if any({"class", self.tested} - row.keys() for row in self.summary.final_by_class):
+            raise ValueError(f"summary.final_by_class has no accuracy of {self.tested}")
+        if missing := set(DRAWN) - self.by_epoch.keys():
+            raise ValueError(f"by_epoch has no {sorted(missing)[0]}")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +120,33 @@ class Cell:
 def deciding_settings(config: RunConfig) -> Settings:
     """Return the settings that decide what a run computes, as dotted names.
 
-    The settings of the labels are not among those of a method that trains without any.
+    The settings of the labels are not among those of a method that trains without any. Weights that a run starts from
+    count by their content, wherever they lie; by their path where they are not at hand.
     """
     settings = identity(config.model_dump(mode="json"))
+    if config.model.init not in NAMED_INITS:
+        settings["model.init"] = _weights(Path(config.model.init))
     unused = ["run"]
     if not config.method.uses_labels:
         unused += ["labeler.", "features.", "schedule.phase_epochs", "schedule.lead_epochs"]
     return {name: value for name, value in settings.items() if not name.startswith(tuple(unused))}
+
+
+def _weights(path: Path) -> str:
+    """Return the digest of a weight file or of a published checkpoint, whose manifest has the digests of its files."""
+    path = path / "manifest.json" if path.is_dir() else path
+    try:
+        state = path.stat()
+        return _file_digest(path, state.st_mtime_ns, state.st_size)
+    except OSError:
+        return str(path)
+
+
+@cache
+def _file_digest(path: Path, changed_ns: int, size: int) -> str:
+    """Return it; read once for all cells while time of change and size stay."""
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 @cache
@@ -103,16 +161,21 @@ def read_records(folder: Path) -> list[Record]:
     Raises:
         DataError: a file there is no record, or one of a newer version of aplt.
     """
-    records = []
-    for path in sorted(folder.glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            record = None
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise DataError(f"{path} is not a record of `aplt benchmark` of this version: remove it or move it away")
-        records.append(record)
-    return records
+    return [_read_record(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _read_record(path: Path) -> Record:
+    try:
+        record: Record = json.loads(path.read_text(encoding="utf-8"))
+        _Kept.model_validate(record)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        why = ": ".join(filter(None, [".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")]))
+    except (OSError, ValueError) as error:
+        why = str(error)
+    else:
+        return record
+    raise DataError(f"{path} is not a record of `aplt benchmark` of this version ({why}): remove it or move it away")
 
 
 def write_record(path: Path, record: Record) -> None:
@@ -136,7 +199,7 @@ def make_record(cell: Mapping[str, Any], config: RunConfig, store: ArtifactStore
     """Return the record of a run that both services have finished.
 
     Args:
-        cell: `row`, `ratio`, `seed` and `data` of the cell.
+        cell: `row`, `ratio`, `seed`, `data` and `settings` of the cell.
         config: Of the run.
         store: Of the run.
         data: That it ran on.
@@ -151,7 +214,6 @@ def make_record(cell: Mapping[str, Any], config: RunConfig, store: ArtifactStore
     return {
         "schema": SCHEMA,
         **cell,
-        "settings": deciding_settings(config),
         "method": config.method.name,
         "tested": config.method.tested_head,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
