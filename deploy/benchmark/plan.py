@@ -58,9 +58,7 @@ class Plan:
         """
         values = dict(self.base)
         if (values.get("method") or {}).get("name", APLT) != row.method:
-            values.pop("method", None)  # what the file says of a method is for that one alone
-            if (values.get("labeler") or {}).get("strategy") == "parametric":  # which only FixMatch, ASY, can have
-                values["labeler"] = {name: value for name, value in values["labeler"].items() if name != "strategy"}
+            values = _without_method(values)  # what the file says of a method is for that one alone
         source = f"row {row.name}"
         overrides = [*self.overrides, f"method.name={row.method}", f"seed={seed}", f"data.split_seed={seed}"]
         asked = config_of(values, overrides, folder=self.folder, source=source)
@@ -339,16 +337,22 @@ def _check_each(
     overrides: Sequence[str],
     said: Mapping[str, Sequence[str]],
 ) -> None:
-    """Raise ConfigError, naming the file or the option whose settings are wrong, before rows add theirs."""
+    """Raise ConfigError, naming the file or the option whose settings are wrong, before rows add theirs.
+
+    What fits some methods and not others, such as a schedule, is left to the rows: those are not all methods.
+    """
     given = [override for override in overrides if not _name_of(override).startswith("method.")]
+    any_method = {**_without_method(base), "method": {"name": "supervised"}}
     try:
-        config_of(base, given, folder=folder, source="--set")
+        config_of(any_method, given, folder=folder, source="--set")
     except ConfigError:
-        config_of(base, (), folder=folder, source=source)
+        config_of(any_method, (), folder=folder, source=source)
         raise
+    own_method = {"run": "method", "data": {"root": "."}, "method": base.get("method")}
+    config_of(own_method, (), folder=folder, source=source)
     for option, settings in said.items():
         given += settings
-        config_of(base, given, folder=folder, source=option)
+        config_of(any_method, given, folder=folder, source=option)
 
 
 def _refuse_other_parts(plan: Plan) -> None:
@@ -365,6 +369,15 @@ def _refuse_other_parts(plan: Plan) -> None:
                 f"{section}.{name} is {str(given[section][name]).lower()}, but APLT stands beside rows that lack parts "
                 f"of it and must itself have {part}: remove the setting, or choose rows with --methods"
             )
+
+
+def _without_method(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those of a method, and without where labels come from if only FixMatch, ASY, has that."""
+    rest = {name: section for name, section in values.items() if name != "method"}
+    labeler = rest.get("labeler")
+    if isinstance(labeler, dict) and labeler.get("strategy") == "parametric":
+        rest["labeler"] = {name: value for name, value in labeler.items() if name != "strategy"}
+    return rest
 
 
 def _name_of(override: str) -> str:

@@ -100,6 +100,14 @@ def test_what_is_wrong_in_the_file_names_the_file_and_its_own_method_is_checked(
     asked(tmp_path, "table1", data={"prepared": "prepared"}, overrides=("data.root=clips",))  # which mends the file
 
 
+def test_a_schedule_for_methods_without_label_versions_is_fine_where_there_are_no_others(tmp_path: Path) -> None:
+    short = ("schedule.warmup_epochs=1", "schedule.epochs=1")
+    asked(tmp_path, "table1", "fixmatch", "vat", overrides=short)
+    asked(tmp_path, "table1", "fixmatch", schedule={"warmup_epochs": 1, "epochs": 1})
+    with pytest.raises(ConfigError, match=r"row aplt: schedule\.lead_epochs \(1\) must be smaller than"):
+        asked(tmp_path, "table1", "fixmatch", "aplt", overrides=short).cells(None)
+
+
 def test_a_budget_has_at_most_four_phases_and_a_method_one_row(tmp_path: Path) -> None:
     assert budget_overrides("15+9")[-1] == "schedule.phase_epochs=3"  # three of three, not four
     assert [row.name for row in asked(tmp_path, "table1", "cmpl", "cmpl", "aplt", "aplt").rows] == ["aplt", "cmpl"]
