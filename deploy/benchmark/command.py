@@ -9,51 +9,23 @@ from pathlib import Path
 from aplt.common.data.manifest import write_text
 from aplt.common.errors import DataError, RunError
 from aplt.deploy.benchmark.grid import Folder, run_grid
-from aplt.deploy.benchmark.plan import Plan, configured_ratio, data_digest, make_plan, prepare_grid
+from aplt.deploy.benchmark.plan import Plan, configured_ratio, data_digest, prepare_grid
 from aplt.deploy.benchmark.records import Cell, Record, find_record, read_records
 from aplt.deploy.benchmark.rows import APLT, REFERENCE, method_row
 from aplt.deploy.benchmark.tables import Outcome, csv_text, line_cells, markdown, outcome_of, ratio_text, seeds_csv_text
 from aplt.deploy.display import make_table, messages, output
 
 
-def run_benchmark(
-    table: str,
-    *,
-    cfg: Path | None,
-    data: Path | None,
-    ratios: tuple[float | None, ...],
-    seeds: tuple[int, ...],
-    backbone: str | None,
-    methods: Sequence[str] | None,
-    budget: str | None,
-    validate: float | None,
-    out: Path,
-    overrides: Sequence[str],
-    tables_only: bool,
-    keep_runs: bool,
-) -> None:
+def run_benchmark(plan: Plan, *, tables_only: bool, keep_runs: bool) -> None:
     """Run the grid and write its tables and figures.
 
     Raises:
         RunError: some cells failed; everything else is done and written.
     """
-    plan = make_plan(
-        table,
-        cfg=cfg,
-        data=data,
-        ratios=ratios,
-        seeds=seeds,
-        backbone=backbone,
-        methods=methods,
-        budget=budget,
-        validate=validate,
-        out=out,
-        overrides=overrides,
-    )
-    folder, console = Folder(out), messages()
+    folder, console = Folder(plan.out), messages()
     cells = plan.cells(None)
     first = cells[0].config
-    if ratios == (None,):
+    if plan.ratios == (None,):
         plan = replace(plan, ratios=(configured_ratio(first),))
     if tables_only:
         write_results(plan, folder, data_digest(first) or recorded_digest(cells, read_records(folder.records)))
@@ -70,7 +42,7 @@ def run_benchmark(
             write_results(plan, folder, digest)
     if failed:
         raise RunError(
-            f"{failed} runs failed; {out / 'logs'} says why. The same command runs them again, and nothing else"
+            f"{failed} runs failed; {plan.out / 'logs'} says why. The same command runs them again, and nothing else"
         )
 
 

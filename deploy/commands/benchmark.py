@@ -50,9 +50,9 @@ def benchmark(
     What was run before, here or elsewhere, is not run again; the same command goes on where it was interrupted.
     """
     from aplt.deploy.benchmark.command import run_benchmark
-    from aplt.deploy.benchmark.plan import chosen_ratios, chosen_seeds
+    from aplt.deploy.benchmark.plan import chosen_ratios, chosen_seeds, make_plan
 
-    run_benchmark(
+    plan = make_plan(
         table,
         cfg=cfg,
         data=data,
@@ -64,6 +64,5 @@ def benchmark(
         validate=validate,
         out=out,
         overrides=overrides or [],
-        tables_only=tables_only,
-        keep_runs=keep_runs,
     )
+    run_benchmark(plan, tables_only=tables_only, keep_runs=keep_runs)
