@@ -49,8 +49,9 @@ def benchmark(
 
     What was run before, here or elsewhere, is not run again; the same command goes on where it was interrupted.
     """
+    from aplt.deploy.benchmark.asked import make_plan
     from aplt.deploy.benchmark.command import run_benchmark
-    from aplt.deploy.benchmark.plan import chosen_ratios, chosen_seeds, make_plan
+    from aplt.deploy.benchmark.options import chosen_ratios, chosen_seeds
 
     plan = make_plan(
         table,

@@ -17,16 +17,9 @@ from aplt.common.drawing import WIDTH
 from aplt.common.errors import ConfigError, DataError, RunError
 from aplt.deploy.benchmark.command import recorded_digest, write_results
 from aplt.deploy.benchmark.grid import Folder
+from aplt.deploy.benchmark.options import base_settings, budget_overrides, chosen_ratios, chosen_seeds, chosen_tables
 from aplt.deploy.benchmark.pictures import class_gains, class_gains_picture, pseudo_label_picture, table_picture
-from aplt.deploy.benchmark.plan import (
-    Plan,
-    base_settings,
-    budget_overrides,
-    chosen_ratios,
-    chosen_seeds,
-    chosen_tables,
-    configured_ratio,
-)
+from aplt.deploy.benchmark.plan import Plan, configured_ratio
 from aplt.deploy.benchmark.progress import progress_on
 from aplt.deploy.benchmark.records import Cell, Record, confusion, find_record, read_records, write_record
 from aplt.deploy.benchmark.rows import TABLES, published

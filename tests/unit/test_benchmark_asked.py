@@ -15,7 +15,9 @@ from aplt.common.config import DataConfig, flatten
 from aplt.common.data.manifest import read_manifest
 from aplt.common.data.prepared import MANIFEST
 from aplt.common.errors import ConfigError
-from aplt.deploy.benchmark.plan import Plan, base_settings, budget_overrides, make_plan, prepare_grid
+from aplt.deploy.benchmark.asked import make_plan
+from aplt.deploy.benchmark.options import base_settings, budget_overrides
+from aplt.deploy.benchmark.plan import Plan, prepare_grid
 from aplt.deploy.benchmark.rows import Table, method_row
 from aplt.deploy.cli import app
 from aplt.deploy.synthetic import make_clips

@@ -17,7 +17,8 @@ from aplt.common.errors import DataError, RunError
 from aplt.deploy.benchmark import grid
 from aplt.deploy.benchmark.command import write_results
 from aplt.deploy.benchmark.grid import Folder, run_grid
-from aplt.deploy.benchmark.plan import Plan, chosen_tables
+from aplt.deploy.benchmark.options import chosen_tables
+from aplt.deploy.benchmark.plan import Plan
 from aplt.deploy.benchmark.records import Cell, Record, find_record, read_records, write_record
 from aplt.deploy.config import ClusterConfig
 from aplt.deploy.runs import open_store, records_folder
