@@ -272,7 +272,8 @@ def _what_was_run(records: Sequence[Record], overrides: Sequence[str]) -> list[s
         return ", ".join(values)
 
     counts = records[0]["summary"]["clips"]
-    training = counts["labelled"] + counts["unlabelled"]
+    every_clip_unlabelled = records[0]["settings"].get("data.unlabeled") == "all"  # those with a label too
+    training = counts["unlabelled"] + (0 if every_clip_unlabelled else counts["labelled"])
     epochs = dict.fromkeys(str(record["summary"]["epochs"]) for record in records)
     warmups = dict.fromkeys(
         f"{s['schedule.warmup_epochs']} + {s['schedule.epochs']} in phases of {s['schedule.phase_epochs']}"

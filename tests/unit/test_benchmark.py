@@ -231,6 +231,10 @@ def test_the_table_says_means_differences_failures_and_what_the_paper_has(tmp_pa
     assert len(read_records(folder.records)) == 1
     assert table_picture(outcome) is not None
 
+    for record in records:
+        record["settings"]["data.unlabeled"] = "all"
+    assert "2 classes, 90 training clips" in markdown(replace(outcome, records=records))
+
 
 def test_a_table_without_fixmatch_takes_the_papers_from_table_1_and_the_records_there_are(tmp_path: Path) -> None:
     plan, folder = plan_of(tmp_path, "table2", "aplt"), Folder(tmp_path)
