@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import get_args
 
 import torch
 from short_training import CPU, labels_for, made_up_data, training
-from torch import nn
 from torch.distributed import TCPStore, destroy_process_group
 
 from aplt.common.artifacts import Checkpoint
 from aplt.common.config import BaseRunConfig
 from aplt.common.errors import DataError
+from aplt.common.models import VideoClassifier
 from aplt.trainer.config import AnyMethodConfig
 from aplt.trainer.followers import join_ranks
+from aplt.trainer.loader import Loader
 from aplt.trainer.loop import steps, train_epoch
-from aplt.trainer.methods import METHODS
+from aplt.trainer.methods import METHODS, Batch
+from aplt.trainer.order import StepOrder
 from aplt.trainer.state import TrainState
 
 NAMES = sorted(METHODS)
@@ -33,18 +36,35 @@ def trained(name: str, folder: Path, *, ranks: int) -> Found:
     with training(name, data, folder, ranks=ranks, **settings) as (trainer, state, loader):
         if trainer.config.method.uses_labels:
             state.method.adopt(labels_for(data, state.model.feature_dim))
-        off_the_kink(state)
+        loader = InDouble(state, loader)
         _, first = next(iter(steps(trainer.config, state, loader)))
         train_epoch(trainer, state, loader)
         parts = {name: float(value) for name, value in first.parts.items()}
         return {"loss": float(first.loss.detach()), **parts}, state.checkpoint()
 
 
-def off_the_kink(state: TrainState) -> None:
-    """What Cutout covers is grey and still, and lies where a first ReLU bends: rounding would decide there."""
-    for module in [*state.model.modules(), *state.method.modules()]:
-        if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
-            nn.init.constant_(module.bias, 0.1)
+class InDouble(Loader):
+    """The batches of a loader in double precision, and the networks made so.
+
+    In single precision rounding, which differs with the kernels of a machine, now and then decides on which side of its
+    kink a ReLU is, or which of two values is pooled.
+    """
+
+    def __init__(self, state: TrainState, loader: Loader) -> None:
+        vars(self).update(vars(loader))
+        for module in [*state.model.modules(), *state.method.modules()]:
+            if isinstance(module, VideoClassifier):
+                module.double()
+
+    def epoch(self, epoch: int) -> Iterator[tuple[StepOrder, Batch]]:
+        for order, batch in super().epoch(epoch):
+            views = {name: value.double() for name, value in vars(batch).items() if is_view(value)}
+            yield order, replace(batch, **views)
+
+
+def is_view(value: object) -> bool:
+    """Tell the views of a batch from its labels, positions and progress."""
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def rank(number: int, port: int, folder: Path, channel: Connection | None = None) -> dict[str, Found]:

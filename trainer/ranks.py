@@ -137,7 +137,7 @@ class _JointNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         means_RC, variances_RC = _gathered(
-            torch.stack(torch.batch_norm_update_stats(x.float(), None, None, 0.0))
+            torch.stack(torch.batch_norm_update_stats(x.to(weight_C.dtype), None, None, 0.0))
         ).unbind(1)
         mean_C = means_RC.mean(0)
         variance_C = variances_RC.mean(0) + means_RC.var(0, correction=0)  # parts of equal size

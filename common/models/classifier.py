@@ -110,7 +110,7 @@ class CosineHead(nn.Module):
     def forward(self, features_BD: Tensor) -> Tensor:
         """Return the logits."""
         with torch.autocast(features_BD.device.type, enabled=False):
-            return self.scale * F.linear(F.normalize(features_BD.float()), F.normalize(self.weight))
+            return self.scale * F.linear(F.normalize(features_BD.to(self.weight.dtype)), F.normalize(self.weight))
 
 
 def temporal_shift(frames: Tensor, num_frames: int) -> Tensor:
