@@ -1,13 +1,16 @@
-"""An S3 service on loopback, for the tests of stores and of whole runs."""
+"""An S3 service on loopback, for the tests of stores and of whole runs; and a data set to prepare."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from painted_clips import PAINTER, Place
 
 BUCKET = "aplt-test"
 
@@ -36,3 +39,14 @@ def s3_options() -> Iterator[dict[str, str]]:
 def s3_url() -> str:
     """A place in the bucket that no other test uses."""
     return f"s3://{BUCKET}/{uuid4().hex}/runs"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A data set of painted clips, not prepared yet, and the painter as the module `painter`."""
+    (tmp_path / "painter.py").write_text(PAINTER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "painter", raising=False)
+    import painter  # type: ignore[import-not-found]
+
+    return Place(tmp_path, painter.paint)
