@@ -64,6 +64,7 @@ def chosen_tables(name: str, methods: Sequence[str] | None) -> tuple[Table, ...]
     if methods is None:
         return tables
     known = {row.name: row for table in tables for row in table.rows}
+    labels = {row.name: row.label for each in TABLES.values() for row in each.rows}
     extra = []
     for method in dict.fromkeys(methods):
         if method in known:
@@ -75,7 +76,7 @@ def chosen_tables(name: str, methods: Sequence[str] | None) -> tuple[Table, ...]
                 f"--methods {method}: no row of {name} and no method{f', did you mean {near[0]}?' if near else ''}; "
                 f"there are {', '.join(allowed)}"
             )
-        extra.append(method_row(method, method))
+        extra.append(method_row(method, labels.get(method, method)))
     kept = [
         Table(name=table.name, number=table.number, title=table.title, rows=(*_only(table.rows, methods), *extra))
         for table in tables

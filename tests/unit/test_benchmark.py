@@ -148,6 +148,11 @@ def test_settings_of_a_method_are_for_that_method_alone(tmp_path: Path) -> None:
     assert [config[name]["lambda_u"] for name in config] == [2, 2, 2]  # said on the command line, of all
 
 
+def test_a_method_of_another_table_keeps_its_label() -> None:
+    (table,) = chosen_tables("table1", ["aplt", "tcl", "cmpl"])
+    assert [row.label for row in table.rows] == ["APLT", "TCL", "cmpl"]
+
+
 def test_a_row_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) -> None:
     (table,) = chosen_tables("table2", ["aplt", "cmpl"])
     assert [row.name for row in table.rows] == ["aplt", "cmpl"]
