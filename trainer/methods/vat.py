@@ -1,6 +1,6 @@
 """VAT: predictions stay what they are under the small change of a clip that moves them most.
 
-Letters: B batch, V the values of a clip, K classes.
+Letters: B batch, K classes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class VAT(Method[VATConfig]):
                     model, clips.detach(), logits_u, xi=self.config.xi, iterations=self.config.iterations
                 )
             length = self.config.eps * clips[0].numel() ** 0.5
-            ((_, logits_r),) = forward_views(model, clips + length * direction)
+            ((_, logits_r),) = forward_views(model, length * direction + clips)
         sup_logits = cross_entropy(logits_x, batch.labels_B)
         adversarial = divergence(logits_u, logits_r)
         uncertainty = entropy(logits_u)
@@ -66,19 +66,21 @@ def adversarial_direction(model: nn.Module, clips: Tensor, logits_BK: Tensor, *,
     """
     direction = unit(own_part(torch.randn_like(joint(clips))))
     for _ in range(iterations):
-        direction.requires_grad_()
-        ((_, moved_BK),) = forward_views(model, clips + xi * direction)
-        (gradient,) = torch.autograd.grad(divergence(logits_BK, moved_BK), direction)
+        moved = torch.add(clips, direction, alpha=xi).requires_grad_()
+        ((_, moved_BK),) = forward_views(model, moved)
+        (gradient,) = torch.autograd.grad(divergence(logits_BK, moved_BK), moved)
         direction = unit(gradient)
     return direction
 
 
 def unit(clips: Tensor) -> Tensor:
     """Return each clip divided by its length over all dimensions but the first; zeros stay zeros."""
-    values_BV = clips.flatten(1)
-    # The square of a small gradient is no longer a float32.
-    length_B1: Tensor = torch.linalg.vector_norm(values_BV, dim=1, keepdim=True, dtype=torch.float64).to(clips.dtype)
-    return (values_BV / length_B1.clamp_min(torch.finfo(clips.dtype).tiny)).view_as(clips)
+    dims, tiny = tuple(range(1, clips.dim())), torch.finfo(clips.dtype).tiny
+    # The square of a small gradient is no longer a float32; that of its ratio to the largest value is.
+    largest = torch.maximum(clips.amax(dims, keepdim=True), -clips.amin(dims, keepdim=True))
+    scaled = clips / largest.clamp_min(tiny)
+    length: Tensor = torch.linalg.vector_norm(scaled, dim=dims, keepdim=True)
+    return scaled / length.clamp_min(tiny)
 
 
 def divergence(target_BK: Tensor, logits_BK: Tensor) -> Tensor:
