@@ -66,46 +66,54 @@ class TinyStem(nn.Module):
         """Return still(STILL * frame) + motion(MOTION * (frame - mean)): [B*T, 3, H, W] to [B*T, C, H/4, W/4]."""
         # Convolution is linear, so frames need one kernel, and means, of which there are far fewer, another.
         motion = MOTION * self.motion.weight
-        seen = _convolve(frames, STILL * self.still.weight + motion)
-        mean = _convolve(frames.view(-1, num_frames, *frames.shape[1:]).mean(dim=1), motion)
+        still = STILL * self.still.weight + motion
+        pixels = frames.detach()
+        seen = _convolve(pixels, still)
+        mean = _convolve(pixels.view(-1, num_frames, *frames.shape[1:]).mean(dim=1), motion)
         clips = seen.view(-1, num_frames, *seen.shape[1:]) - mean[:, None]
-        return clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _convolve(frames: Tensor, kernel: Tensor) -> Tensor:
-    layout = torch.channels_last
-    seen = F.conv2d(
-        frames.detach().contiguous(memory_format=layout), kernel.contiguous(memory_format=layout), stride=4, padding=3
-    )
-    if not frames.requires_grad:
-        return seen
-    with_pixels: Tensor = _ToPixels.apply(seen, frames, kernel.detach())
-    return with_pixels
+        maps = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        if not frames.requires_grad:
+            return maps
+        with_pixels: Tensor = _ToPixels.apply(maps, frames, still.detach(), motion.detach(), num_frames)
+        return with_pixels
 
 
 class _ToPixels(torch.autograd.Function):
-    """What `frames` and `kernel` gave, [N, C, H/4, W/4], as it is; gradients flow on to the frames [N, 3, H, W].
+    """The stem's output for `frames`, as it is; gradients flow on to them.
 
     A convolution back to the three channels of 56 x 56 pixels takes a CPU four times as long as one to the 48 channels
     of 14 x 14 blocks of them.
     """
 
     @staticmethod
-    def forward(ctx: Any, seen: Tensor, frames: Tensor, kernel: Tensor) -> Tensor:
-        ctx.save_for_backward(kernel)
-        ctx.size = frames.shape[2:]
-        return seen.view_as(seen)
+    def forward(ctx: Any, maps: Tensor, frames: Tensor, still: Tensor, motion: Tensor, num_frames: int) -> Tensor:
+        ctx.save_for_backward(still, motion)
+        ctx.num_frames, ctx.size = num_frames, frames.shape[2:]
+        return maps.view_as(maps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        (gradient,), (kernel,), (height, width) = gradients, ctx.saved_tensors, ctx.size
-        # Pixel 4q + r, and with it the block q, was seen by the positions q and q + 1, through 2 x 2 blocks of a kernel
-        # of 8 x 8 whose first row and column are zeros.
-        blocks = F.pixel_unshuffle(F.pad(kernel, (1, 0, 1, 0)), 4).flip(2, 3).transpose(0, 1)
-        blocks = blocks.to(gradient.dtype).contiguous(memory_format=torch.channels_last)
-        pixels = F.pixel_shuffle(F.conv2d(F.pad(gradient, (0, 1, 0, 1)), blocks), 4)
-        return gradient, pixels[:, :, :height, :width], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        (gradient,), (still, motion), (height, width) = gradients, ctx.saved_tensors, ctx.size
+        blocks = _convolve_back(gradient, still)
+        clips = blocks.view(-1, ctx.num_frames, *blocks.shape[1:])
+        clips -= _convolve_back(gradient.view(-1, ctx.num_frames, *gradient.shape[1:]).mean(dim=1), motion)[:, None]
+        return gradient, F.pixel_shuffle(blocks, 4)[:, :, :height, :width], None, None, None
+
+
+def _convolve(frames: Tensor, kernel: Tensor) -> Tensor:
+    layout = torch.channels_last
+    return F.conv2d(
+        frames.contiguous(memory_format=layout), kernel.contiguous(memory_format=layout), stride=4, padding=3
+    )
+
+
+def _convolve_back(gradient: Tensor, kernel: Tensor) -> Tensor:
+    """Return the gradient of `_convolve` with respect to the frames in blocks of 4 x 4 pixels, [N, 48, H/4, W/4]."""
+    # Pixel 4q + r, and with it the block q, was seen by the positions q and q + 1, through 2 x 2 blocks of a kernel of
+    # 8 x 8 whose first row and column are zeros.
+    blocks = F.pixel_unshuffle(F.pad(kernel.to(gradient.dtype), (1, 0, 1, 0)), 4).flip(2, 3).transpose(0, 1)
+    return F.conv2d(F.pad(gradient, (0, 1, 0, 1)), blocks.contiguous(memory_format=torch.channels_last))
 
 
 class TinyBlock(nn.Module):

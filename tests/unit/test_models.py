@@ -182,6 +182,31 @@ def test_the_tiny_stem_sees_the_frame_and_how_it_differs_from_the_clips_mean() -
     torch.testing.assert_close(stem(frames, 3), stem.still(STILL * frames) + stem.motion(MOTION * difference))
 
 
+@pytest.mark.parametrize("size", [(20, 24), (17, 23)])
+def test_the_tiny_stem_passes_to_pixels_and_kernels_the_gradients_of_its_formula(size: tuple[int, int]) -> None:
+    """The gradient to the pixels is computed in blocks, which may reach beyond the frame."""
+    stem = TinyStem().double().requires_grad_()
+    frames = torch.randn(6, 3, *size, dtype=torch.float64).requires_grad_()
+    clips = frames.view(2, 3, 3, *size)
+    difference = (clips - clips.mean(dim=1, keepdim=True)).flatten(0, 1)
+    wanted = stem.still(STILL * frames) + stem.motion(MOTION * difference)
+    probe, inputs = torch.randn_like(wanted), [frames, *stem.parameters()]
+    torch.testing.assert_close(
+        torch.autograd.grad(stem(frames, 3), inputs, probe), torch.autograd.grad(wanted, inputs, probe)
+    )
+
+
+def test_the_tiny_stem_passes_gradients_to_pixels_in_half_precision() -> None:
+    stem, frames = TinyStem(), torch.randn(6, 3, 20, 20).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        seen = stem(frames, 3)
+    probe = torch.randn_like(seen)
+    (gradient,) = torch.autograd.grad(seen, frames, probe)
+    (wanted,) = torch.autograd.grad(stem(frames, 3), frames, probe.float())
+    assert gradient.dtype == torch.float32
+    assert (gradient - wanted).norm() < 0.02 * wanted.norm()
+
+
 def test_the_tiny_network_learns_the_direction_of_motion() -> None:
     # A bar moves right or left; every single frame is equally likely in both classes.
     generator = torch.Generator().manual_seed(0)

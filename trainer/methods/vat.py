@@ -39,7 +39,7 @@ class VAT(Method[VATConfig]):
                     model, clips.detach(), logits_u, xi=self.config.xi, iterations=self.config.iterations
                 )
             length = self.config.eps * clips[0].numel() ** 0.5
-            ((_, logits_r),) = forward_views(model, length * direction + clips)
+            ((_, logits_r),) = forward_views(model, direction.mul_(length).add_(clips))
         sup_logits = cross_entropy(logits_x, batch.labels_B)
         adversarial = divergence(logits_u, logits_r)
         uncertainty = entropy(logits_u)
@@ -79,8 +79,7 @@ def unit(clips: Tensor) -> Tensor:
     # The square of a small gradient is no longer a float32; that of its ratio to the largest value is.
     largest = torch.maximum(clips.amax(dims, keepdim=True), -clips.amin(dims, keepdim=True))
     scaled = clips / largest.clamp_min(tiny)
-    length: Tensor = torch.linalg.vector_norm(scaled, dim=dims, keepdim=True)
-    return scaled / length.clamp_min(tiny)
+    return scaled.div_(torch.linalg.vector_norm(scaled, dim=dims, keepdim=True).clamp_min(tiny))
 
 
 def divergence(target_BK: Tensor, logits_BK: Tensor) -> Tensor:
