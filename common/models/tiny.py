@@ -99,7 +99,7 @@ class _ToPixels(torch.autograd.Function):
         clips = blocks.view(-1, ctx.num_frames, *blocks.shape[1:])
         clips -= _convolve_back(gradient.view(-1, ctx.num_frames, *gradient.shape[1:]).mean(dim=1), motion)[:, None]
         # What `pixel_shuffle` does, which is slow with the channels last.
-        pixels = blocks.unflatten(1, (3, 4, 4)).permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
+        pixels = blocks.view(-1, 3, 4, 4, *blocks.shape[2:]).permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
         return gradient, pixels[:, :, :height, :width], None, None, None
 
 
