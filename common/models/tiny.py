@@ -66,15 +66,15 @@ class TinyStem(nn.Module):
         """Return still(STILL * frame) + motion(MOTION * (frame - mean)): [B*T, 3, H, W] to [B*T, C, H/4, W/4]."""
         # Convolution is linear, so frames need one kernel, and means, of which there are far fewer, another.
         motion = MOTION * self.motion.weight
-        still = STILL * self.still.weight + motion
+        kernel = STILL * self.still.weight + motion
         pixels = frames.detach()
-        seen = _convolve(pixels, still)
+        seen = _convolve(pixels, kernel)
         mean = _convolve(pixels.view(-1, num_frames, *frames.shape[1:]).mean(dim=1), motion)
         clips = seen.view(-1, num_frames, *seen.shape[1:]) - mean[:, None]
         maps = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)
         if not frames.requires_grad:
             return maps
-        with_pixels: Tensor = _ToPixels.apply(maps, frames, still.detach(), motion.detach(), num_frames)
+        with_pixels: Tensor = _ToPixels.apply(maps, frames, kernel.detach(), motion.detach(), num_frames)
         return with_pixels
 
 
@@ -86,16 +86,16 @@ class _ToPixels(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, frames: Tensor, still: Tensor, motion: Tensor, num_frames: int) -> Tensor:
-        ctx.save_for_backward(still, motion)
+    def forward(ctx: Any, maps: Tensor, frames: Tensor, kernel: Tensor, motion: Tensor, num_frames: int) -> Tensor:
+        ctx.save_for_backward(kernel, motion)
         ctx.num_frames, ctx.size = num_frames, frames.shape[2:]
         return maps.view_as(maps)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        (gradient,), (still, motion), (height, width) = gradients, ctx.saved_tensors, ctx.size
-        blocks = _convolve_back(gradient, still)
+        (gradient,), (kernel, motion), (height, width) = gradients, ctx.saved_tensors, ctx.size
+        blocks = _convolve_back(gradient, kernel)
         clips = blocks.view(-1, ctx.num_frames, *blocks.shape[1:])
         clips -= _convolve_back(gradient.view(-1, ctx.num_frames, *gradient.shape[1:]).mean(dim=1), motion)[:, None]
         # What `pixel_shuffle` does, which is slow with the channels last.
