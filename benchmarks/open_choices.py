@@ -60,8 +60,11 @@ def main() -> None:
 
 def picture(differences: dict[str, Difference], subtitle: str) -> bytes:
     """Return the differences as a PNG file."""
-    figure = new_figure("What a changed setting adds to APLT", subtitle, height=220 + 45 * len(differences))
-    ax = figure.add_axes((0.42, 0.14, 0.55, 0.68))
+    above, below, rows = 135, 85, 45 * len(differences)  # pixels
+    height = above + rows + below
+    figure = new_figure("What a changed setting adds to APLT", subtitle, height=height)
+    ax = figure.add_axes((0.42, below / height, 0.55, rows / height))
+    ax.set_ylim(-0.5, len(differences) - 0.5)
     for y, difference in enumerate(differences.values()):
         bar = {"fmt": "o", "color": BLUE, "ms": 10, "mec": "white", "elinewidth": 2.5}
         ax.errorbar(difference.mean, y, xerr=difference.half_width or 0, **bar)
