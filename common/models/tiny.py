@@ -81,8 +81,8 @@ class TinyStem(nn.Module):
 class _ToPixels(torch.autograd.Function):
     """The stem's output for `frames`, as it is; gradients flow on to them.
 
-    A convolution back to the three channels of 56 x 56 pixels takes a CPU four times as long as one to the 48 channels
-    of 14 x 14 blocks of them.
+    A convolution back to the three channels of 56 x 56 pixels costs a CPU several times as much as one to the 48
+    channels of 14 x 14 blocks of them.
     """
 
     @staticmethod

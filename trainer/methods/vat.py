@@ -39,7 +39,7 @@ class VAT(Method[VATConfig]):
                     model, clips.detach(), logits_u, xi=self.config.xi, iterations=self.config.iterations
                 )
             length = self.config.eps * clips[0].numel() ** 0.5
-            ((_, logits_r),) = forward_views(model, direction.mul_(length).add_(clips))
+            ((_, logits_r),) = forward_views(model, clips + length * direction)
         sup_logits = cross_entropy(logits_x, batch.labels_B)
         adversarial = divergence(logits_u, logits_r)
         uncertainty = entropy(logits_u)
