@@ -66,7 +66,7 @@ def adversarial_direction(model: nn.Module, clips: Tensor, logits_BK: Tensor, *,
     """
     direction = unit(own_part(torch.randn_like(joint(clips))))
     for _ in range(iterations):
-        moved = torch.add(clips, direction, alpha=xi).requires_grad_()
+        moved = (clips + xi * direction).requires_grad_()
         ((_, moved_BK),) = forward_views(model, moved)
         (gradient,) = torch.autograd.grad(divergence(logits_BK, moved_BK), moved)
         direction = unit(gradient)
